@@ -1,0 +1,142 @@
+"""Every setting of Mien in one frozen object, read from ``MIEN_*`` environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from mien.errors import SettingsError
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class Settings(BaseSettings):
+    """What an operator can change. ``MIEN_`` + the upper-case field name is the variable; docs/settings.md lists them."""
+
+    model_config = SettingsConfigDict(env_prefix="MIEN_", frozen=True, extra="ignore")
+
+    # where things are kept
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("mien", appauthor=False)),
+        description="Folder for the database, uploads, installed models and run-time files of an embedded Mien.",
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL of the ledger; empty means SQLite in the data folder (mien.sqlite3)."
+    )
+    broker_url: str = Field("", description="Redis URL of the broker; empty means the embedded one that Mien starts.")
+    models_dir: Path | None = Field(None, description="Folder of installed models; empty means models/ in the data folder.")
+    roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders whose images jobs may name, separated by ':' (';' on Windows). None by default."
+    )
+
+    # the front end
+    host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback an API key is required.")
+    port: int = Field(8616, ge=0, le=65535, description="TCP port of the front end; 0 takes a free one.")
+    web_threads: int = Field(16, ge=2, le=512, description="Threads of the front end's server.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Host names the front end answers to besides loopback's own, separated by commas."
+    )
+    bootstrap_key: str = Field(
+        "", repr=False, description="API key (32 characters or more) made by `mien migrate` when there is none yet."
+    )
+    api_key: str = Field("", repr=False, description="API key that the command line and the client send.")
+    url: str = Field("", description="Address of the Mien that the command line talks to; empty means the local one.")
+    max_request_bytes: int = Field(64 << 20, ge=1024, description="Largest body of one HTTP request, in bytes.")
+
+    # what is asked of the models
+    model: str = Field("default", description="Model used when a job names none.")
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = Field("fp32", description="Precision when a job names none.")
+    detect_size: int = Field(
+        640, ge=64, le=4096, multiple_of=32, description="Longer side, in pixels, at which faces are looked for."
+    )
+    min_face_score: float = Field(0.7, gt=0, lt=1, description="Lowest score of the face detector that counts as a face.")
+    min_face: int = Field(0, ge=0, description="Smallest face (shorter side, pixels of the upright image) that counts.")
+
+    # limits per image
+    max_pixels: int = Field(200_000_000, ge=10_000, description="Largest image in pixels; larger ones are `too_large`.")
+    max_file_bytes: int = Field(512 << 20, ge=1024, description="Largest image file in bytes.")
+    image_timeout_s: float = Field(60.0, gt=0, description="Seconds an engine may work on one image without a sign.")
+
+    # the machinery
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device of this worker; auto takes CUDA if it can.")
+    engines: int = Field(0, ge=0, le=1024, description="Engine processes of a worker; 0 means one per core or GPU.")
+    engine_max_rss_bytes: int = Field(2 << 30, ge=256 << 20, description="Memory at which an engine process is renewed.")
+    chunk_size: int = Field(64, ge=1, le=10_000, description="Images in a chunk, the unit that is leased and committed.")
+    chunks_in_flight: int = Field(2, ge=1, le=64, description="Chunks a worker holds at once, so that none waits for a commit.")
+    lease_s: float = Field(60.0, ge=1, description="Seconds a lease lasts without renewal.")
+    sweep_interval_s: float = Field(5.0, ge=0.1, description="Seconds between looks for expired leases and due work.")
+    drain_s: float = Field(25.0, ge=0, description="Seconds a stopping process may take to hand its work back.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return tuple(p for p in value.split(os.pathsep) if p) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return tuple(n.strip() for n in value.split(",") if n.strip()) if isinstance(value, str) else value
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        relative = [str(p) for p in value if not p.is_absolute()]
+        if relative:
+            raise ValueError(f"every root must be an absolute path; {relative[0]!r} is not")
+        return value
+
+    @field_validator("bootstrap_key")
+    @classmethod
+    def _long_enough(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[\x21-\x7e]{32,200}", value):
+            raise ValueError("a key needs 32 to 200 printable characters without spaces")
+        return value
+
+    @field_validator("data_dir", "models_dir")
+    @classmethod
+    def _resolved(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 - keeps symlinks
+
+    @cached_property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'mien.sqlite3'}"
+
+    @cached_property
+    def models(self) -> Path:
+        """The folder of installed models in force."""
+        return self.models_dir or self.data_dir / "models"
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether Mien runs its own broker."""
+        return not self.broker_url
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the front end listens on loopback only."""
+        return self.host in LOOPBACK_HOSTS
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` win over the environment.
+
+    Raises:
+        SettingsError: names the variable that cannot be used, its value's defect and where to read on.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"MIEN_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        )
+        raise SettingsError(f"{problems}. `mien settings` lists every setting with its meaning.") from None
