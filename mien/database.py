@@ -1,0 +1,117 @@
+"""The engine and its two kinds of session: ``read`` (a snapshot that blocks nobody) and ``write`` (short, exclusive on SQLite)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from mien.errors import SettingsError, UnavailableError
+
+SQLITE_BUSY_TIMEOUT_MS = 60_000
+"""How long a SQLite writer waits for another: longer than the 20 s lock that must fail nobody."""
+PING_TIMEOUT_S = 5
+
+
+class Database:
+    """One SQLAlchemy engine and the sessions on it. Safe to share between threads; make it after a fork or spawn."""
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self.engine = sa.create_engine(self.url, pool_size=20, max_overflow=40)
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        elif self.url.get_backend_name() == "postgresql":
+            driver_url = self.url.set(drivername="postgresql+psycopg")
+            self.engine = sa.create_engine(
+                driver_url,
+                pool_size=10,
+                max_overflow=20,
+                pool_timeout=10,
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": PING_TIMEOUT_S},
+            )
+        else:
+            raise SettingsError(
+                f"MIEN_DATABASE_URL: {self.url.get_backend_name()!r} is not supported; use sqlite:///file or postgresql://"
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A read-only snapshot: every statement inside sees the same state. Never hold it across a wait or a yield.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        options: dict[str, Any] = (
+            {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        )
+        with _translated(), self.engine.connect() as plain, plain.execution_options(**options) as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A short write transaction, committed at the end of the block (BEGIN IMMEDIATE on SQLite).
+
+        Raises:
+            UnavailableError: the database does not answer, or stayed locked.
+        """
+        with (
+            _translated(),
+            self.engine.connect() as plain,
+            plain.execution_options(mien_write=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def now(self, connection: sa.Connection) -> dt.datetime:
+        """The database's clock (UTC). SQLite has no server: its clock is this machine's, which all its users share."""
+        if self.is_sqlite:
+            return dt.datetime.fromtimestamp(time.time(), dt.UTC)
+        moment: dt.datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+        return moment.astimezone(dt.UTC)
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn "the database is away" in any of its forms into one error that web answers with 503."""
+    try:
+        yield
+    except (OperationalError, PoolTimeoutError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise UnavailableError(f"The database does not answer ({reason}). Try again in a moment.") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise UnavailableError("The connection to the database was lost. Try again in a moment.") from error
+        raise
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin_sqlite, not by the driver's guess
+    for pragma in (
+        f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # an accepted job survives a power cut
+        "foreign_keys=ON",
+        "secure_delete=ON",
+        "cache_size=-32768",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A deferred transaction that turns into a writer fails at once when another writes; an immediate one waits.
+    write = connection.get_execution_options().get("mien_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,303 @@
+"""The tables of the ledger, as SQLAlchemy Core; ``migrations/`` makes them, ``mien/views.py`` holds the views over them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+
+JOB_STATUSES = (
+    "draft",
+    "queued",
+    "expanding",
+    "running",
+    "cancelling",
+    "completed",
+    "cancelled",
+    "failed",
+    "deleting",
+)
+FINAL_STATUSES = ("completed", "cancelled", "failed")
+OUTCOMES = ("pending", "ok", "no_face", "failed", "cancelled")
+CHUNK_STATES = ("due", "leased", "done")
+
+MAX_PATH_BYTES = 2000
+"""Longest path, in bytes relative to the source, that is classified (a PostgreSQL index entry holds 2,704 bytes)."""
+
+
+class Moment(sa.TypeDecorator[dt.datetime]):
+    """A time in UTC: ``timestamptz`` on PostgreSQL, ISO text (which sorts) on SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
+        """To the database: refuse a time without a zone, store UTC."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("times need a zone")
+        return None if value is None else value.astimezone(dt.UTC)
+
+    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
+        """From the database: always aware, always UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+# SQLite gives automatic keys only to INTEGER columns.
+Key = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _counter(name: str) -> Column[Any]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} IN ({', '.join(repr(v) for v in values)})", name=column)
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("public_id", String(32), nullable=False, unique=True),
+    Column("owner", String(80), nullable=False),
+    Column("status", String(12), nullable=False),
+    Column("request", String(12)),  # what control has to do next: expand, retry
+    Column("version", BigInteger, nullable=False, server_default="1"),  # rises with each change; the ETag
+    # source
+    Column("source_type", String(12), nullable=False),
+    Column("source_path", LargeBinary),
+    Column("source_text", Text),
+    Column("source_identity", String(64)),  # device:inode of the folder at submission
+    Column("recursive", Boolean, nullable=False),
+    Column("include", sa.JSON, nullable=False),
+    Column("exclude", sa.JSON, nullable=False),
+    # what is asked
+    Column("model", String(200), nullable=False),
+    Column("model_revision", String(64), nullable=False),
+    Column("labels", sa.JSON, nullable=False),
+    Column("precision", String(8), nullable=False),
+    Column("faces_mode", String(8), nullable=False),
+    Column("detect_size", Integer, nullable=False),
+    Column("min_face_score", Float, nullable=False),
+    Column("min_face", Integer, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("provenance", sa.JSON, nullable=False),
+    Column("metadata", sa.JSON, nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("request_hash", String(64), nullable=False),
+    Column("keep_images_s", BigInteger),
+    Column("keep_results_s", BigInteger),
+    # counters: always equal to count(*) group by outcome in the same snapshot
+    _counter("total"),
+    _counter("pending"),
+    _counter("ok"),
+    _counter("no_face"),
+    _counter("failed"),
+    _counter("cancelled"),
+    _counter("faces"),
+    _counter("skipped"),
+    _counter("cached"),
+    _counter("commits"),
+    # where the time went, summed over images
+    Column("read_s", Float, nullable=False, server_default="0"),
+    Column("decode_s", Float, nullable=False, server_default="0"),
+    Column("detect_s", Float, nullable=False, server_default="0"),
+    Column("classify_s", Float, nullable=False, server_default="0"),
+    # one time per status reached
+    *(Column(f"{status}_at", Moment) for status in JOB_STATUSES),
+    Column("created_at", Moment, nullable=False),
+    Column("expanded_at", Moment),
+    Column("last_leased_at", Moment),
+    Column("last_commit_at", Moment),
+    # the lease of whoever expands, retries or purges it
+    Column("lease_token", String(32)),
+    Column("lease_owner", String(200)),
+    Column("lease_expires_at", Moment),
+    # why it failed, or what holds it back now
+    Column("error_code", String(40)),
+    Column("error", Text),
+    Column("notice_code", String(40)),
+    Column("notice", Text),
+    _one_of("status", JOB_STATUSES),
+    sa.UniqueConstraint("owner", "idempotency_key"),
+    Index(None, "owner", "id"),
+    Index(None, "status", "id"),
+    Index(None, "owner", "fingerprint"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("job_id", Key, ForeignKey("jobs.id"), nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("losses", Integer, nullable=False, server_default="0"),
+    Column("suspect", Boolean, nullable=False, server_default=sa.false()),
+    Column("token", String(32)),
+    Column("lease_owner", String(200)),
+    Column("lease_expires_at", Moment),
+    Column("commit_number", BigInteger),
+    _one_of("state", CHUNK_STATES),
+    Index(None, "job_id", "state", "id"),
+    Index(None, "state", "lease_expires_at"),
+    Index("uq_chunks_job_id_commit_number", "job_id", "commit_number", unique=True),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("job_id", Key, ForeignKey("jobs.id"), nullable=False),
+    Column("chunk_id", Key, ForeignKey("chunks.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    Column("path_text", Text, nullable=False),
+    Column("outcome", String(10), nullable=False),
+    Column("error_code", String(40)),
+    Column("error", Text),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("bytes", BigInteger),
+    Column("format", String(8)),
+    Column("sha256", LargeBinary(32)),
+    Column("faces", Integer, nullable=False, server_default="0"),
+    Column("cached", Boolean, nullable=False, server_default=sa.false()),
+    _one_of("outcome", OUTCOMES),
+    sa.UniqueConstraint("job_id", "path"),
+    Index(None, "chunk_id", "position"),
+    Index(None, "job_id", "outcome"),
+    Index(None, "sha256"),
+)
+
+faces = Table(
+    "faces",
+    metadata,
+    Column("image_id", Key, ForeignKey("images.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("job_id", Key, nullable=False),
+    Column("x", Float, nullable=False),
+    Column("y", Float, nullable=False),
+    Column("width", Float, nullable=False),
+    Column("height", Float, nullable=False),
+    Column("score", Float),
+    Column("emotion", String(100), nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("probabilities", sa.JSON, nullable=False),
+    Index(None, "job_id", "emotion", "confidence"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("job_id", Key, ForeignKey("jobs.id"), nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    Column("path_text", Text, nullable=False),
+    Column("stored_name", String(80), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+    Column("received_at", Moment, nullable=False),
+    sa.UniqueConstraint("job_id", "path"),
+)
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("image_id", Key, ForeignKey("images.id"), nullable=False),
+    Column("face_number", Integer, nullable=False),
+    Column("owner", String(80), nullable=False),
+    Column("emotion", String(100), nullable=False),
+    Column("note", Text),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "image_id", "face_number"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("name", String(80), nullable=False),
+    Column("owner", String(80), nullable=False),
+    Column("prefix", String(12), nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+    Column("last_used_at", Moment),
+    Column("revoked_at", Moment),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("host", String(200), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", String(16), nullable=False),
+    Column("precisions", sa.JSON, nullable=False),
+    Column("models", sa.JSON, nullable=False),
+    Column("engines", Integer, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("images_per_s", Float),
+    Column("version", String(40), nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("public_id", String(32), nullable=False, unique=True),
+    Column("owner", String(80), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secrets", sa.JSON, nullable=False),
+    Column("events", sa.JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("disabled_at", Moment),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("webhook_id", Key, ForeignKey("webhooks.id"), nullable=False),
+    Column("job_id", Key, ForeignKey("jobs.id")),
+    Column("event", String(40), nullable=False),
+    Column("payload", sa.JSON, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", Moment),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("delivered_at", Moment),
+    Index(None, "state", "next_attempt_at"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("public_id", String(32), nullable=False, unique=True),
+    Column("owner", String(80), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("counts", sa.JSON, nullable=False),
+    Column("requested_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+)
