@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\\\")
-_SEPARATORS = "\u2028\u2029\u0085"
+_SPECIAL = re.compile("[\\\\\x00-\x1f\x7f\u0085\u2028\u2029\udc80-\udcff]")
 
 
 def path_text(path: bytes) -> str:
@@ -14,21 +14,16 @@ def path_text(path: bytes) -> str:
     Valid UTF-8 stays as it is; a backslash doubles, control characters and bytes that are not UTF-8 become ``\\xNN``,
     Unicode line separators ``\\uNNNN``.
     """
-    text = path.decode("utf-8", "surrogateescape")
-    return "".join(_escaped(character) for character in text)
+    return _SPECIAL.sub(_escaped, path.decode("utf-8", "surrogateescape"))
 
 
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if character == "\\":
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if match.group() == "\\":
         return "\\\\"
-    if code < 0x20 or code == 0x7F:
-        return f"\\x{code:02x}"
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
-    if character in _SEPARATORS:
-        return f"\\u{code:04x}"
-    return character
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
 
 
 def path_bytes(text: str) -> bytes:

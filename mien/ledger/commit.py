@@ -1,0 +1,165 @@
+"""The commit: a chunk's faces, outcomes, state and the job's counters in one transaction, if the token still matches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mien.database import Database
+from mien.errors import LeaseLostError
+from mien.ledger.counters import move_counters
+from mien.ledger.lease import ChunkLease
+from mien.schema import chunks, faces, images, jobs
+
+PROBABILITY_DIGITS = 6
+BOX_DIGITS = 1
+
+
+@dataclass(frozen=True)
+class FaceOutcome:
+    """One face: its box in pixels of the upright image, the detector's score, the probability of each label in order."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float | None
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What became of one image. ``faces`` are in order: the largest is number 0."""
+
+    image_id: int
+    outcome: str
+    error_code: str | None = None
+    error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
+    format: str | None = None
+    sha256: bytes | None = None
+    faces: tuple[FaceOutcome, ...] = ()
+    cached: bool = False
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    detect_s: float = 0.0
+    classify_s: float = 0.0
+
+
+def commit_chunk(db: Database, lease: ChunkLease, outcomes: Sequence[ImageOutcome]) -> str:
+    """Write the results of a leased chunk, all or nothing; gives the job's status.
+
+    Raises:
+        LeaseLostError: the chunk belongs to somebody else now; nothing was written.
+        ValueError: the outcomes are not exactly those of the lease's images, each with one outcome and its faces.
+    """
+    _check(lease, outcomes)
+    face_rows = [row for outcome in outcomes for row in _face_rows(lease, outcome)]
+    with db.write() as connection:
+        now = db.now(connection)
+        held = connection.execute(
+            chunks.update()
+            .where(chunks.c.id == lease.chunk_id, chunks.c.token == lease.token, chunks.c.state == "leased")
+            .values(state="done", token=None, lease_owner=None, lease_expires_at=None)
+        ).rowcount
+        if held != 1:
+            raise LeaseLostError(f"The lease on chunk {lease.chunk_id} of job {lease.public_id} was taken back.")
+        if face_rows:
+            connection.execute(faces.insert(), face_rows)
+        connection.execute(_UPDATE_IMAGE, [_image_row(outcome) for outcome in outcomes])
+        row = move_counters(
+            connection, lease.job_id, now, _moved(outcomes), last_commit_at=now, notice_code=_unless_folders(),
+            notice=sa.case((jobs.c.notice_code == "folders_unreadable", jobs.c.notice), else_=None),
+        )  # fmt: skip
+        connection.execute(
+            chunks.update().where(chunks.c.id == lease.chunk_id).values(commit_number=row.commits)
+        )
+    return str(row.status)
+
+
+_UPDATE_IMAGE = (
+    images.update()
+    .where(images.c.id == sa.bindparam("image_id"), images.c.outcome == "pending")
+    .values(
+        **{
+            name: sa.bindparam(f"new_{name}")
+            for name in (
+                "outcome", "error_code", "error", "width", "height", "bytes", "format", "sha256", "faces", "cached"
+            )
+        }
+    )
+)  # fmt: skip
+
+
+def _unless_folders() -> sa.ColumnElement[Any]:
+    # progress clears what held the job back, but not what the walk could not read
+    return sa.case((jobs.c.notice_code == "folders_unreadable", jobs.c.notice_code), else_=None)
+
+
+def _check(lease: ChunkLease, outcomes: Sequence[ImageOutcome]) -> None:
+    if sorted(o.image_id for o in outcomes) != sorted(i.id for i in lease.images):
+        raise ValueError("the outcomes are not those of the leased images")
+    for outcome in outcomes:
+        if outcome.outcome not in ("ok", "no_face", "failed"):
+            raise ValueError(f"{outcome.outcome!r} is no outcome of classification")
+        if (outcome.outcome == "ok") != bool(outcome.faces) or (outcome.outcome == "failed") != bool(outcome.error_code):
+            raise ValueError(f"the outcome {outcome.outcome!r} contradicts its faces or its error")
+        if any(len(face.probabilities) != len(lease.labels) for face in outcome.faces):
+            raise ValueError("a face has another number of probabilities than the job has labels")
+
+
+def _face_rows(lease: ChunkLease, outcome: ImageOutcome) -> Iterable[dict[str, Any]]:
+    for number, face in enumerate(outcome.faces):
+        top = max(range(len(lease.labels)), key=face.probabilities.__getitem__)
+        yield {
+            "image_id": outcome.image_id,
+            "number": number,
+            "job_id": lease.job_id,
+            "x": round(face.x, BOX_DIGITS),
+            "y": round(face.y, BOX_DIGITS),
+            "width": round(face.width, BOX_DIGITS),
+            "height": round(face.height, BOX_DIGITS),
+            "score": None if face.score is None else round(face.score, PROBABILITY_DIGITS),
+            "emotion": lease.labels[top],
+            "confidence": round(face.probabilities[top], PROBABILITY_DIGITS),
+            "probabilities": {
+                label: round(p, PROBABILITY_DIGITS) for label, p in zip(lease.labels, face.probabilities, strict=True)
+            },
+        }
+
+
+def _image_row(outcome: ImageOutcome) -> dict[str, Any]:
+    return {
+        "image_id": outcome.image_id,
+        "new_outcome": outcome.outcome,
+        "new_error_code": outcome.error_code,
+        "new_error": outcome.error,
+        "new_width": outcome.width,
+        "new_height": outcome.height,
+        "new_bytes": outcome.bytes,
+        "new_format": outcome.format,
+        "new_sha256": outcome.sha256,
+        "new_faces": len(outcome.faces),
+        "new_cached": outcome.cached,
+    }
+
+
+def _moved(outcomes: Sequence[ImageOutcome]) -> dict[str, float]:
+    moved: Counter[str] = Counter(o.outcome for o in outcomes)
+    return {
+        **moved,
+        "pending": -len(outcomes),
+        "commits": 1,
+        "faces": sum(len(o.faces) for o in outcomes),
+        "cached": sum(o.cached for o in outcomes),
+        "read_s": sum(o.read_s for o in outcomes),
+        "decode_s": sum(o.decode_s for o in outcomes),
+        "detect_s": sum(o.detect_s for o in outcomes),
+        "classify_s": sum(o.classify_s for o in outcomes),
+    }

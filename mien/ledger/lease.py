@@ -1,0 +1,185 @@
+"""Leases: a worker takes a chunk with a fencing token and a deadline in database time, renews it, or hands it back."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mien.database import Database
+from mien.schema import chunks, images, jobs
+
+CANDIDATE_JOBS = 16
+
+
+@dataclass(frozen=True)
+class Taker:
+    """What a worker can do: only jobs that it can serve are leased to it."""
+
+    name: str
+    precisions: Collection[str]
+    loaded_models: Collection[str] = ()
+    root_gone: Collection[int] = ()  # jobs whose source folder this worker does not see just now
+
+
+@dataclass(frozen=True)
+class LeasedImage:
+    """One image of a chunk that waits for its outcome."""
+
+    id: int
+    position: int
+    path: bytes
+
+
+@dataclass(frozen=True)
+class ChunkLease:
+    """A chunk in a worker's hands, with all that classifying it needs."""
+
+    chunk_id: int
+    job_id: int
+    public_id: str
+    owner: str
+    token: str
+    suspect: bool
+    source_path: bytes
+    source_identity: str
+    model: str
+    model_revision: str
+    labels: tuple[str, ...]
+    precision: str
+    faces_mode: str
+    detect_size: int
+    min_face_score: float
+    min_face: int
+    fingerprint: str
+    images: tuple[LeasedImage, ...]
+
+
+def take_chunk(db: Database, taker: Taker, lease_s: float) -> ChunkLease | None:
+    """Lease the next due chunk, or None when there is none this worker can serve.
+
+    Fair shares: the job with the fewest chunks in work comes first, then one whose model is loaded here, then the one
+    that has waited longest since its last lease. Concurrent takers skip each other's rows on PostgreSQL.
+    """
+    with db.write() as connection:
+        now = db.now(connection)
+        for job in _candidates(connection, taker):
+            chunk = connection.execute(
+                sa.select(chunks.c.id, chunks.c.suspect)
+                .where(chunks.c.job_id == job.id, chunks.c.state == "due")
+                .order_by(chunks.c.id)
+                .limit(1)
+                .with_for_update(skip_locked=True, key_share=True)
+            ).one_or_none()
+            if chunk is None:
+                continue
+            token = secrets.token_hex(16)
+            connection.execute(
+                chunks.update()
+                .where(chunks.c.id == chunk.id)
+                .values(
+                    state="leased",
+                    token=token,
+                    lease_owner=taker.name,
+                    lease_expires_at=now + dt.timedelta(seconds=lease_s),
+                )
+            )
+            waiting = connection.execute(
+                sa.select(images.c.id, images.c.position, images.c.path)
+                .where(images.c.chunk_id == chunk.id, images.c.outcome == "pending")
+                .order_by(images.c.position)
+            ).all()
+            connection.execute(jobs.update().where(jobs.c.id == job.id).values(last_leased_at=now))
+            return _as_lease(job, chunk, token, waiting)
+    return None
+
+
+def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[tuple[object, ...]]]:
+    in_work = (
+        sa.select(chunks.c.job_id, sa.func.count().label("number"))
+        .where(chunks.c.state == "leased")
+        .group_by(chunks.c.job_id)
+        .subquery()
+    )
+    has_due = sa.exists().where(chunks.c.job_id == jobs.c.id, chunks.c.state == "due")
+    statement = (
+        sa.select(jobs)
+        .outerjoin(in_work, in_work.c.job_id == jobs.c.id)
+        .where(
+            jobs.c.status.in_(("expanding", "running")),
+            jobs.c.precision.in_(list(taker.precisions)),
+            jobs.c.id.not_in(list(taker.root_gone)),
+            has_due,
+        )
+        .order_by(
+            sa.func.coalesce(in_work.c.number, 0),
+            sa.case((jobs.c.model_revision.in_(list(taker.loaded_models)), 0), else_=1),
+            jobs.c.last_leased_at.asc().nulls_first(),
+            jobs.c.id,
+        )
+        .limit(CANDIDATE_JOBS)
+    )
+    return connection.execute(statement).all()
+
+
+def _as_lease(job: sa.Row[tuple[object, ...]], chunk: sa.Row[tuple[int, bool]], token: str,
+              waiting: Sequence[sa.Row[tuple[int, int, bytes]]]) -> ChunkLease:
+    row = job._mapping
+    return ChunkLease(
+        chunk_id=chunk.id,
+        job_id=row["id"],
+        public_id=row["public_id"],
+        owner=row["owner"],
+        token=token,
+        suspect=chunk.suspect,
+        source_path=row["source_path"],
+        source_identity=row["source_identity"],
+        model=row["model"],
+        model_revision=row["model_revision"],
+        labels=tuple(row["labels"]),
+        precision=row["precision"],
+        faces_mode=row["faces_mode"],
+        detect_size=row["detect_size"],
+        min_face_score=row["min_face_score"],
+        min_face=row["min_face"],
+        fingerprint=row["fingerprint"],
+        images=tuple(LeasedImage(image.id, image.position, image.path) for image in waiting),
+    )
+
+
+def renew_chunk(db: Database, lease: ChunkLease, lease_s: float) -> bool:
+    """Move the deadline on. False when the work has lost its sense: the lease was taken back or the job was ended."""
+    with db.write() as connection:
+        now = db.now(connection)
+        held = connection.execute(
+            chunks.update()
+            .where(chunks.c.id == lease.chunk_id, chunks.c.token == lease.token, chunks.c.state == "leased")
+            .values(lease_expires_at=now + dt.timedelta(seconds=lease_s))
+        ).rowcount
+        status = connection.execute(sa.select(jobs.c.status).where(jobs.c.id == lease.job_id)).scalar_one_or_none()
+    return held == 1 and status in ("expanding", "running")
+
+
+def hand_back(db: Database, lease: ChunkLease) -> None:
+    """Give a chunk back at once and uncharged: a stopping worker, a source that is away, an ended job."""
+    with db.write() as connection:
+        connection.execute(
+            chunks.update()
+            .where(chunks.c.id == lease.chunk_id, chunks.c.token == lease.token, chunks.c.state == "leased")
+            .values(state="due", token=None, lease_owner=None, lease_expires_at=None)
+        )
+
+
+def has_due_chunks(db: Database, precisions: Collection[str] | None = None) -> bool:
+    """Whether any chunk waits for a worker (with one of the precisions, where given)."""
+    statement = sa.select(jobs.c.id).where(
+        jobs.c.status.in_(("expanding", "running")),
+        sa.exists().where(chunks.c.job_id == jobs.c.id, chunks.c.state == "due"),
+    )
+    if precisions is not None:
+        statement = statement.where(jobs.c.precision.in_(list(precisions)))
+    with db.read() as connection:
+        return connection.execute(statement.limit(1)).first() is not None

@@ -1,0 +1,96 @@
+"""Submission: one job row, idempotency key included, in one transaction."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from mien.database import Database
+from mien.errors import UnprocessableError
+from mien.schema import jobs
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """Everything a job row holds from the start."""
+
+    owner: str
+    source_type: str
+    source_path: bytes | None
+    source_text: str | None
+    source_identity: str | None
+    recursive: bool
+    include: list[str]
+    exclude: list[str]
+    model: str
+    model_revision: str
+    labels: list[str]
+    precision: str
+    faces_mode: str
+    detect_size: int
+    min_face_score: float
+    min_face: int
+    fingerprint: str
+    provenance: dict[str, Any]
+    request_hash: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    idempotency_key: str | None = None
+
+
+def new_public_id() -> str:
+    """A job's public id: 11 hex digits of the time in milliseconds, then 40 random bits, so that ids sort by age."""
+    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+
+
+def submit(db: Database, job: NewJob) -> tuple[str, bool]:
+    """Write the job as ``queued`` and ask control to expand it. Gives (public id, whether it is new).
+
+    Raises:
+        UnprocessableError: ``idempotency_key_reused``, the key stands for another request.
+    """
+    if job.idempotency_key is not None and (earlier := _earlier(db, job)):
+        return earlier, False
+    public_id = new_public_id()
+    try:
+        with db.write() as connection:
+            now = db.now(connection)
+            connection.execute(
+                jobs.insert().values(
+                    public_id=public_id,
+                    status="queued",
+                    request="expand",
+                    created_at=now,
+                    queued_at=now,
+                    **{name: getattr(job, name) for name in NewJob.__dataclass_fields__},
+                )
+            )
+    except IntegrityError:
+        # another request with the same key won; the unique constraint let exactly one through
+        earlier = _earlier(db, job)
+        if earlier is None:
+            raise
+        return earlier, False
+    return public_id, True
+
+
+def _earlier(db: Database, job: NewJob) -> str | None:
+    with db.read() as connection:
+        row = connection.execute(
+            sa.select(jobs.c.public_id, jobs.c.request_hash).where(
+                jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
+            )
+        ).one_or_none()
+    if row is None:
+        return None
+    if row.request_hash != job.request_hash:
+        raise UnprocessableError(
+            "This Idempotency-Key was used before with a different request; use a new key for a new job.",
+            code="idempotency_key_reused",
+            field="Idempotency-Key",
+        )
+    return str(row.public_id)

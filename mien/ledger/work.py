@@ -1,0 +1,128 @@
+"""Job-level work (expand, retry, purge): one process at a time holds a job's lease, with a fencing token."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mien.database import Database
+from mien.errors import LeaseLostError
+from mien.schema import images, jobs
+
+
+@dataclass(frozen=True)
+class JobLease:
+    """The right to expand, retry or purge one job, until ``lease_s`` after the last renewal."""
+
+    job_id: int
+    public_id: str
+    token: str
+    lease_s: float
+    status: str
+    request: str | None
+
+
+def _wants_expansion() -> sa.ColumnElement[bool]:
+    return sa.and_(jobs.c.request.is_not(None), jobs.c.status.in_(("queued", "expanding", "running")))
+
+
+def _wants_purge() -> sa.ColumnElement[bool]:
+    # a job that failed while images were pending has to give each of them an outcome
+    return sa.or_(
+        jobs.c.status.in_(("cancelling", "deleting")), sa.and_(jobs.c.status == "failed", jobs.c.pending > 0)
+    )
+
+
+def take_job(db: Database, owner: str, lease_s: float, *, purge: bool) -> JobLease | None:
+    """Lease the oldest job that waits for expansion or retry (``purge=False``), or for cancelling or deletion."""
+    wanted = _wants_purge() if purge else _wants_expansion()
+    with db.write() as connection:
+        now = db.now(connection)
+        free = sa.or_(jobs.c.lease_token.is_(None), jobs.c.lease_expires_at < now)
+        row = connection.execute(
+            sa.select(jobs.c.id, jobs.c.public_id, jobs.c.status, jobs.c.request)
+            .where(wanted, free)
+            .order_by(jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True, key_share=True)
+        ).one_or_none()
+        if row is None:
+            return None
+        token = secrets.token_hex(16)
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.id == row.id)
+            .values(
+                lease_token=token,
+                lease_owner=owner,
+                lease_expires_at=now + dt.timedelta(seconds=lease_s),
+                version=jobs.c.version + 1,
+            )
+        )
+    return JobLease(row.id, row.public_id, token, lease_s, row.status, row.request)
+
+
+def check_job(connection: sa.Connection, lease: JobLease, now: dt.datetime, **also: Any) -> sa.Row[Any]:
+    """Renew the lease inside the caller's transaction and give (status, request).
+
+    Raises:
+        LeaseLostError: another process holds the job now, or it is gone; the transaction must not be committed.
+    """
+    row = connection.execute(
+        jobs.update()
+        .where(jobs.c.id == lease.job_id, jobs.c.lease_token == lease.token)
+        .values(lease_expires_at=now + dt.timedelta(seconds=lease.lease_s), **also)
+        .returning(jobs.c.status, jobs.c.request)
+    ).one_or_none()
+    if row is None:
+        raise LeaseLostError(f"The lease on job {lease.public_id} was taken over.")
+    return row
+
+
+def release_job(db: Database, lease: JobLease) -> None:
+    """Give the job's lease back, if it is still ours."""
+    with db.write() as connection:
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.id == lease.job_id, jobs.c.lease_token == lease.token)
+            .values(lease_token=None, lease_owner=None, lease_expires_at=None, version=jobs.c.version + 1)
+        )
+
+
+def fail_job(db: Database, job_id: int, code: str, error: str) -> None:
+    """End a job as ``failed``: its expansion or its model cannot be had. Purge gives pending images their outcome."""
+    with db.write() as connection:
+        now = db.now(connection)
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.id == job_id, jobs.c.status.in_(("queued", "expanding", "running")))
+            .values(
+                status="failed",
+                failed_at=now,
+                request=None,
+                error_code=code,
+                error=error,
+                notice_code=None,
+                notice=None,
+                version=jobs.c.version + 1,
+            )
+        )
+
+
+def set_notice(db: Database, job_id: int, code: str | None, notice: str | None) -> None:
+    """Say on the job what holds it back now (None clears it)."""
+    with db.write() as connection:
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.id == job_id, jobs.c.notice.is_distinct_from(notice))
+            .values(notice_code=code, notice=notice, version=jobs.c.version + 1)
+        )
+
+
+def has_images(connection: sa.Connection, job_id: int) -> bool:
+    """Whether any image of the job was written."""
+    return connection.execute(sa.select(images.c.id).where(images.c.job_id == job_id).limit(1)).first() is not None
