@@ -1,4 +1,4 @@
-"""The tables of the ledger, as SQLAlchemy Core; ``migrations/`` makes them, ``mien/views.py`` holds the views over them."""
+"""The tables of the ledger, as SQLAlchemy Core; ``migrations/`` makes them and the views over them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,202 @@
+"""Jobs as the outside sees them: status read from the job's row, lists, and the requests that change a job's status."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mien.database import Database
+from mien.errors import ConflictError, NotFoundError
+from mien.paging import Page, decode_cursor, encode_cursor
+from mien.schema import FINAL_STATUSES, JOB_STATUSES, jobs
+
+COUNTERS = ("total", "pending", "ok", "no_face", "failed", "cancelled", "faces", "skipped", "cached")
+STAGES = ("read", "decode", "detect", "classify")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in one moment. ``counts`` and ``status`` come from one row, so they agree."""
+
+    id: int
+    public_id: str
+    owner: str
+    status: str
+    request: str | None
+    version: int
+    source_type: str
+    source_path: bytes | None
+    source_text: str | None
+    recursive: bool
+    include: list[str]
+    exclude: list[str]
+    model: str
+    model_revision: str
+    labels: tuple[str, ...]
+    precision: str
+    faces_mode: str
+    detect_size: int
+    min_face_score: float
+    min_face: int
+    provenance: dict[str, Any]
+    metadata: dict[str, Any]
+    counts: dict[str, int]
+    times: dict[str, dt.datetime | None]
+    stage_seconds: dict[str, float]
+    error_code: str | None
+    error: str | None
+    notice_code: str | None
+    notice: str | None
+    images_per_s: float | None
+    eta_s: float | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more by itself."""
+        return self.status in FINAL_STATUSES
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has its outcome: exports of a job that is not are marked incomplete."""
+        return self.is_final and self.counts["pending"] == 0
+
+
+def get_job(db: Database, owner: str, public_id: str) -> Job:
+    """The job of this owner.
+
+    Raises:
+        NotFoundError: ``unknown_job``.
+    """
+    with db.read() as connection:
+        row = connection.execute(_mine(owner, public_id)).one_or_none()
+        now = db.now(connection)
+    if row is None:
+        raise _unknown(public_id)
+    return _as_job(row, now)
+
+
+def list_jobs(
+    db: Database, owner: str, *, after: str | None = None, limit: int = 50, status: str | None = None
+) -> Page[Job]:
+    """The owner's jobs, newest first."""
+    statement = sa.select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.id.desc()).limit(limit + 1)
+    if after is not None:
+        statement = statement.where(jobs.c.id < decode_cursor(after, "jobs", 1)[0])
+    if status is not None:
+        statement = statement.where(jobs.c.status == status)
+    with db.read() as connection:
+        rows = connection.execute(statement).all()
+        now = db.now(connection)
+    shown = rows[:limit]
+    return Page(
+        items=[_as_job(row, now) for row in shown],
+        next=encode_cursor("jobs", shown[-1].id) if shown else after,
+        has_more=len(rows) > limit,
+    )
+
+
+def request_cancel(db: Database, owner: str, public_id: str) -> Job:
+    """Ask for an end: what is classified stays, the rest becomes ``cancelled``. Asking again changes nothing.
+
+    Raises:
+        NotFoundError: ``unknown_job``.
+        ConflictError: ``job_not_cancellable``, it has ended already.
+    """
+    job = _change(
+        db, owner, public_id, ("draft", "queued", "expanding", "running"), "cancelling", request=None
+    )
+    if job.status not in ("cancelling", "cancelled"):
+        raise ConflictError(f"The job is {job.status}; only a job that has not ended can be cancelled.",
+                            code="job_not_cancellable")  # fmt: skip
+    return job
+
+
+def request_retry(db: Database, owner: str, public_id: str) -> Job:
+    """Ask for the failed images to be tried again (or for a failed expansion to be taken up again).
+
+    Raises:
+        NotFoundError: ``unknown_job``.
+        ConflictError: ``job_not_retryable``, it still runs or nothing failed.
+    """
+    job = get_job(db, owner, public_id)
+    if job.request == "retry":
+        return job
+    if not job.is_final or (job.counts["failed"] == 0 and job.status != "failed"):
+        why = "it has not ended yet" if not job.is_final else "none of its images failed"
+        raise ConflictError(f"There is nothing to retry in this job: {why}.", code="job_not_retryable")
+    return _change(
+        db, owner, public_id, FINAL_STATUSES, "queued", request="retry", completed_at=None, cancelled_at=None,
+        failed_at=None, error_code=None, error=None,
+    )  # fmt: skip
+
+
+def request_delete(db: Database, owner: str, public_id: str) -> Job:
+    """Ask for the job and everything of it to be deleted. Asking again changes nothing.
+
+    Raises:
+        NotFoundError: ``unknown_job``.
+    """
+    return _change(
+        db, owner, public_id, tuple(s for s in JOB_STATUSES if s != "deleting"), "deleting", request=None
+    )
+
+
+def _change(
+    db: Database, owner: str, public_id: str, allowed: tuple[str, ...], status: str, **also: Any
+) -> Job:
+    with db.write() as connection:
+        now = db.now(connection)
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.owner == owner, jobs.c.public_id == public_id, jobs.c.status.in_(allowed))
+            .values({"status": status, f"{status}_at": now, "version": jobs.c.version + 1, **also})
+        )
+        row = connection.execute(_mine(owner, public_id)).one_or_none()
+    if row is None:
+        raise _unknown(public_id)
+    return _as_job(row, now)
+
+
+def _mine(owner: str, public_id: str) -> sa.Select[Any]:
+    return sa.select(jobs).where(jobs.c.owner == owner, jobs.c.public_id == public_id)
+
+
+def _unknown(public_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no job {public_id!r}; `mien jobs` or GET /api/v1/jobs lists yours.", code="unknown_job")
+
+
+def _as_job(row: sa.Row[Any], now: dt.datetime) -> Job:
+    facts = dict(row._mapping)
+    rate = _rate(facts, now)
+    pending = facts["pending"]
+    expanding = facts["expanded_at"] is None
+    return Job(
+        **{name: facts[name] for name in _PLAIN},
+        labels=tuple(facts["labels"]),
+        counts={name: facts[name] for name in COUNTERS},
+        times={f"{s}_at": facts[f"{s}_at"] for s in ("created", *JOB_STATUSES)},
+        stage_seconds={stage: round(facts[f"{stage}_s"], 3) for stage in STAGES},
+        images_per_s=rate,
+        eta_s=pending / rate if rate and pending and not expanding else None,
+    )
+
+
+_PLAIN = (
+    "id", "public_id", "owner", "status", "request", "version", "source_type", "source_path", "source_text",
+    "recursive", "include", "exclude", "model", "model_revision", "precision", "faces_mode", "detect_size",
+    "min_face_score", "min_face", "provenance", "metadata", "error_code", "error", "notice_code", "notice",
+)  # fmt: skip
+
+
+def _rate(facts: dict[str, Any], now: dt.datetime) -> float | None:
+    """Images that got an outcome per second since the job began to run (to its end, where it has one)."""
+    start = facts["expanding_at"]
+    done = facts["total"] - facts["pending"]
+    if start is None or done == 0:
+        return None
+    end = facts["completed_at"] or facts["cancelled_at"] or facts["failed_at"] or now
+    seconds = (end - start).total_seconds()
+    return round(done / seconds, 3) if seconds > 0 else None

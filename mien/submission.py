@@ -1,0 +1,168 @@
+"""From a request to a job: what is asked is checked, completed from the settings and the model, and written once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from mien import __version__
+from mien.database import Database
+from mien.errors import UnprocessableError
+from mien.jobs import Job, get_job
+from mien.ledger.submit import NewJob, submit
+from mien.models import Model, ModelStore
+from mien.pipeline import DECODER, DETECTOR, PIPELINE_VERSION
+from mien.settings import Settings
+from mien.sources import resolve_folder
+
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+METADATA_BYTES = 16_384
+
+
+class FolderSource(BaseModel):
+    """A folder on the server, inside the roots that its operator allows."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["folder"]
+    path: str = Field(min_length=1, max_length=4096, description="Absolute path of the folder on the server.")
+    recursive: bool = Field(True, description="Whether sub-folders are walked too.")
+    include: list[Pattern] = Field([], max_length=100, description="Shell patterns that replace the test by file ending.")
+    exclude: list[Pattern] = Field([], max_length=100, description="Shell patterns of files to leave out.")
+
+
+class JobOptions(BaseModel):
+    """How the images are read; what is left out comes from the server's settings."""
+
+    model_config = ConfigDict(extra="forbid")
+    faces: Literal["detect", "whole"] = Field("detect", description="Find faces, or classify each image as it is.")
+    precision: Literal["fp32", "bf16", "fp16", "int8"] | None = Field(None, description="Precision of the model.")
+    detect_size: int | None = Field(
+        None, ge=64, le=4096, multiple_of=32, description="Longer side at which faces are looked for, in pixels."
+    )
+    min_face_score: float | None = Field(None, gt=0, lt=1, description="Lowest detector score that counts as a face.")
+    min_face: int | None = Field(None, ge=0, le=100_000, description="Smallest face that counts, in pixels.")
+
+
+class JobRequest(BaseModel):
+    """The body of ``POST /api/v1/jobs``."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: FolderSource
+    model: str | None = Field(None, max_length=300, description="An installed model: name, or name@revision.")
+    options: JobOptions = Field(default_factory=lambda: JobOptions())
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Anything of yours that goes with the job.")
+
+
+def create_job(
+    db: Database,
+    settings: Settings,
+    store: ModelStore,
+    owner: str,
+    request: JobRequest,
+    *,
+    idempotency_key: str | None = None,
+    any_folder: bool = False,
+) -> tuple[Job, bool]:
+    """Write the job; gives it and whether it is new (False: the idempotency key stood for it already).
+
+    ``any_folder`` lets the request name a folder outside the roots: the owner of the data folder may.
+
+    Raises:
+        SourceError, ModelError, UnprocessableError: what is wrong with the request, by field.
+    """
+    if len(json.dumps(request.metadata)) > METADATA_BYTES:
+        raise UnprocessableError(
+            f"`metadata` is longer than {METADATA_BYTES} bytes as JSON.", code="metadata_too_large", field="metadata"
+        )
+    roots = (Path("/"),) if any_folder else settings.roots
+    folder, identity = resolve_folder(request.source.path, roots)
+    model = store.get(request.model or settings.model)
+    options = request.options
+    precision = options.precision or settings.precision
+    if precision == "int8" and "int8" not in model.precisions:
+        raise UnprocessableError(
+            f"The model {model.name} has no int8 export; ask for fp32.", code="precision_unavailable", field="options.precision"
+        )
+    asked = _Asked(
+        faces=options.faces,
+        precision=precision,
+        detect_size=options.detect_size or settings.detect_size,
+        min_face_score=options.min_face_score or settings.min_face_score,
+        min_face=settings.min_face if options.min_face is None else options.min_face,
+    )
+    new = NewJob(
+        owner=owner,
+        source_type=request.source.type,
+        source_path=folder,
+        source_text=os.fsdecode(folder).encode("utf-8", "backslashreplace").decode(),
+        source_identity=identity,
+        recursive=request.source.recursive,
+        include=list(request.source.include),
+        exclude=list(request.source.exclude),
+        model=model.name,
+        model_revision=model.revision,
+        labels=list(model.labels),
+        precision=asked.precision,
+        faces_mode=asked.faces,
+        detect_size=asked.detect_size,
+        min_face_score=asked.min_face_score,
+        min_face=asked.min_face,
+        fingerprint=_fingerprint(model, asked),
+        provenance=_provenance(model, asked),
+        request_hash=hashlib.sha256(request.model_dump_json().encode()).hexdigest(),
+        metadata=request.metadata,
+        idempotency_key=idempotency_key,
+    )
+    public_id, created = submit(db, new)
+    return get_job(db, owner, public_id), created
+
+
+class _Asked(BaseModel):
+    """The options in force."""
+
+    faces: str
+    precision: str
+    detect_size: int
+    min_face_score: float
+    min_face: int
+
+
+def _fingerprint(model: Model, asked: _Asked) -> str:
+    """Two jobs with the same fingerprint give the same answer for the same bytes: what the cache relies on."""
+    parts: dict[str, Any] = {
+        "revision": model.revision,
+        "precision": asked.precision,
+        "decoder": DECODER,
+        "pipeline": PIPELINE_VERSION,
+        "faces": asked.faces,
+    }
+    if asked.faces == "detect":
+        parts |= {"detector": DETECTOR, "size": asked.detect_size, "score": asked.min_face_score, "face": asked.min_face}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _provenance(model: Model, asked: _Asked) -> dict[str, Any]:
+    detect = asked.faces == "detect"
+    return {
+        "mien_version": __version__,
+        "pipeline_version": PIPELINE_VERSION,
+        "decoder": DECODER,
+        "model": {"name": model.name, "revision": model.revision, "labels": list(model.labels), "notes": model.notes},
+        "precision": asked.precision,
+        "faces": asked.faces,
+        "detector": {
+            "name": DETECTOR,
+            "size": asked.detect_size,
+            "min_score": asked.min_face_score,
+            "min_face": asked.min_face,
+        }
+        if detect
+        else None,
+        "crop": {"margin": model.crop.margin if detect else 0, "grey": model.crop.grey},
+        "input": {"width": model.input.width, "height": model.input.height},
+    }

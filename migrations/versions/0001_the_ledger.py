@@ -1,0 +1,338 @@
+"""The ledger
+
+Revision: 0001
+Revises:
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+VIEWS = {
+    "results": """
+SELECT j.public_id AS job, i.path_text AS file, f.number AS face, f.x, f.y, f.width, f.height,
+       f.score AS face_score, f.emotion, f.confidence, f.probabilities
+FROM faces f JOIN images i ON i.id = f.image_id JOIN jobs j ON j.id = i.job_id
+""",
+    "image_results": """
+SELECT j.public_id AS job, i.path_text AS file, i.outcome, i.faces, f.emotion AS dominant_emotion,
+       f.confidence AS dominant_confidence, i.width, i.height, i.bytes, i.format, i.error_code, i.error
+FROM images i JOIN jobs j ON j.id = i.job_id LEFT JOIN faces f ON f.image_id = i.id AND f.number = 0
+""",
+}
+
+
+def upgrade() -> None:
+    """Expand first, contract in a later version: workers are upgraded one by one."""
+    op.create_table(
+        "api_keys",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("prefix", sa.String(length=12), nullable=False),
+        sa.Column("sha256", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
+        sa.UniqueConstraint("sha256", name=op.f("uq_api_keys_sha256")),
+    )
+    op.create_table(
+        "jobs",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("public_id", sa.String(length=32), nullable=False),
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("status", sa.String(length=12), nullable=False),
+        sa.Column("request", sa.String(length=12), nullable=True),
+        sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
+        sa.Column("source_type", sa.String(length=12), nullable=False),
+        sa.Column("source_path", sa.LargeBinary(), nullable=True),
+        sa.Column("source_text", sa.Text(), nullable=True),
+        sa.Column("source_identity", sa.String(length=64), nullable=True),
+        sa.Column("recursive", sa.Boolean(), nullable=False),
+        sa.Column("include", sa.JSON(), nullable=False),
+        sa.Column("exclude", sa.JSON(), nullable=False),
+        sa.Column("model", sa.String(length=200), nullable=False),
+        sa.Column("model_revision", sa.String(length=64), nullable=False),
+        sa.Column("labels", sa.JSON(), nullable=False),
+        sa.Column("precision", sa.String(length=8), nullable=False),
+        sa.Column("faces_mode", sa.String(length=8), nullable=False),
+        sa.Column("detect_size", sa.Integer(), nullable=False),
+        sa.Column("min_face_score", sa.Float(), nullable=False),
+        sa.Column("min_face", sa.Integer(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("provenance", sa.JSON(), nullable=False),
+        sa.Column("metadata", sa.JSON(), nullable=False),
+        sa.Column("idempotency_key", sa.String(length=255), nullable=True),
+        sa.Column("request_hash", sa.String(length=64), nullable=False),
+        sa.Column("keep_images_s", sa.BigInteger(), nullable=True),
+        sa.Column("keep_results_s", sa.BigInteger(), nullable=True),
+        sa.Column("total", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pending", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("ok", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("no_face", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("failed", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("cancelled", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("faces", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("skipped", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("cached", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("commits", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("read_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("decode_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("detect_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("classify_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("draft_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("expanding_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("running_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancelling_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("deleting_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expanded_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_leased_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_commit_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("lease_token", sa.String(length=32), nullable=True),
+        sa.Column("lease_owner", sa.String(length=200), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error_code", sa.String(length=40), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("notice_code", sa.String(length=40), nullable=True),
+        sa.Column("notice", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "status IN ('draft', 'queued', 'expanding', 'running', 'cancelling', 'completed', 'cancelled', 'failed', 'deleting')",
+            name=op.f("ck_jobs_status"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        sa.UniqueConstraint("owner", "idempotency_key", name=op.f("uq_jobs_owner_idempotency_key")),
+        sa.UniqueConstraint("public_id", name=op.f("uq_jobs_public_id")),
+    )
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_jobs_owner_fingerprint"), ["owner", "fingerprint"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_owner_id"), ["owner", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_status_id"), ["status", "id"], unique=False)
+
+    op.create_table(
+        "receipts",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("public_id", sa.String(length=32), nullable=False),
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("counts", sa.JSON(), nullable=False),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_receipts")),
+        sa.UniqueConstraint("public_id", name=op.f("uq_receipts_public_id")),
+    )
+    op.create_table(
+        "webhooks",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("public_id", sa.String(length=32), nullable=False),
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("secrets", sa.JSON(), nullable=False),
+        sa.Column("events", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+        sa.UniqueConstraint("public_id", name=op.f("uq_webhooks_public_id")),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("host", sa.String(length=200), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("device", sa.String(length=16), nullable=False),
+        sa.Column("precisions", sa.JSON(), nullable=False),
+        sa.Column("models", sa.JSON(), nullable=False),
+        sa.Column("engines", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("images_per_s", sa.Float(), nullable=True),
+        sa.Column("version", sa.String(length=40), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
+    )
+    op.create_table(
+        "chunks",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("job_id", KEY, nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("images", sa.Integer(), nullable=False),
+        sa.Column("losses", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("suspect", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("token", sa.String(length=32), nullable=True),
+        sa.Column("lease_owner", sa.String(length=200), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("commit_number", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("state IN ('due', 'leased', 'done')", name=op.f("ck_chunks_state")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_chunks_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_chunks")),
+    )
+    with op.batch_alter_table("chunks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_chunks_job_id_state_id"), ["job_id", "state", "id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_chunks_state_lease_expires_at"), ["state", "lease_expires_at"], unique=False
+        )
+        batch_op.create_index("uq_chunks_job_id_commit_number", ["job_id", "commit_number"], unique=True)
+
+    op.create_table(
+        "deliveries",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("webhook_id", KEY, nullable=False),
+        sa.Column("job_id", KEY, nullable=True),
+        sa.Column("event", sa.String(length=40), nullable=False),
+        sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_status", sa.Integer(), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_deliveries_job_id")),
+        sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+    )
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_deliveries_state_next_attempt_at"), ["state", "next_attempt_at"], unique=False
+        )
+
+    op.create_table(
+        "uploads",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("job_id", KEY, nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("path_text", sa.Text(), nullable=False),
+        sa.Column("stored_name", sa.String(length=80), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_uploads_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
+        sa.UniqueConstraint("job_id", "path", name=op.f("uq_uploads_job_id_path")),
+    )
+    op.create_table(
+        "images",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("job_id", KEY, nullable=False),
+        sa.Column("chunk_id", KEY, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("path_text", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.String(length=10), nullable=False),
+        sa.Column("error_code", sa.String(length=40), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("width", sa.Integer(), nullable=True),
+        sa.Column("height", sa.Integer(), nullable=True),
+        sa.Column("bytes", sa.BigInteger(), nullable=True),
+        sa.Column("format", sa.String(length=8), nullable=True),
+        sa.Column("sha256", sa.LargeBinary(length=32), nullable=True),
+        sa.Column("faces", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("cached", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.CheckConstraint(
+            "outcome IN ('pending', 'ok', 'no_face', 'failed', 'cancelled')", name=op.f("ck_images_outcome")
+        ),
+        sa.ForeignKeyConstraint(["chunk_id"], ["chunks.id"], name=op.f("fk_images_chunk_id")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_images_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_images")),
+        sa.UniqueConstraint("job_id", "path", name=op.f("uq_images_job_id_path")),
+    )
+    with op.batch_alter_table("images", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_images_chunk_id_position"), ["chunk_id", "position"], unique=False)
+        batch_op.create_index(batch_op.f("ix_images_job_id_outcome"), ["job_id", "outcome"], unique=False)
+        batch_op.create_index(batch_op.f("ix_images_sha256"), ["sha256"], unique=False)
+
+    op.create_table(
+        "corrections",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("image_id", KEY, nullable=False),
+        sa.Column("face_number", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("emotion", sa.String(length=100), nullable=False),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_corrections_image_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_corrections")),
+    )
+    with op.batch_alter_table("corrections", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_corrections_image_id_face_number"), ["image_id", "face_number"], unique=False
+        )
+
+    op.create_table(
+        "faces",
+        sa.Column("image_id", KEY, autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("job_id", KEY, nullable=False),
+        sa.Column("x", sa.Float(), nullable=False),
+        sa.Column("y", sa.Float(), nullable=False),
+        sa.Column("width", sa.Float(), nullable=False),
+        sa.Column("height", sa.Float(), nullable=False),
+        sa.Column("score", sa.Float(), nullable=True),
+        sa.Column("emotion", sa.String(length=100), nullable=False),
+        sa.Column("confidence", sa.Float(), nullable=False),
+        sa.Column("probabilities", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_faces_image_id")),
+        sa.PrimaryKeyConstraint("image_id", "number", name=op.f("pk_faces")),
+    )
+    with op.batch_alter_table("faces", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_faces_job_id_emotion_confidence"), ["job_id", "emotion", "confidence"], unique=False
+        )
+    for name, query in VIEWS.items():
+        op.execute(f"CREATE VIEW {name} AS {query}")
+
+
+def downgrade() -> None:
+    """Back to an empty database."""
+    for name in VIEWS:
+        op.execute(f"DROP VIEW {name}")
+    with op.batch_alter_table("faces", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_faces_job_id_emotion_confidence"))
+
+    op.drop_table("faces")
+    with op.batch_alter_table("corrections", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_corrections_image_id_face_number"))
+
+    op.drop_table("corrections")
+    with op.batch_alter_table("images", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_images_sha256"))
+        batch_op.drop_index(batch_op.f("ix_images_job_id_outcome"))
+        batch_op.drop_index(batch_op.f("ix_images_chunk_id_position"))
+
+    op.drop_table("images")
+    op.drop_table("uploads")
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_deliveries_state_next_attempt_at"))
+
+    op.drop_table("deliveries")
+    with op.batch_alter_table("chunks", schema=None) as batch_op:
+        batch_op.drop_index("uq_chunks_job_id_commit_number")
+        batch_op.drop_index(batch_op.f("ix_chunks_state_lease_expires_at"))
+        batch_op.drop_index(batch_op.f("ix_chunks_job_id_state_id"))
+
+    op.drop_table("chunks")
+    op.drop_table("workers")
+    op.drop_table("webhooks")
+    op.drop_table("receipts")
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_status_id"))
+        batch_op.drop_index(batch_op.f("ix_jobs_owner_id"))
+        batch_op.drop_index(batch_op.f("ix_jobs_owner_fingerprint"))
+
+    op.drop_table("jobs")
+    op.drop_table("api_keys")
