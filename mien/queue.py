@@ -11,7 +11,8 @@ from mien.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CONTROL = "mien.control"
+EXPAND = "mien.expand"
+PURGE = "mien.purge"
 CLASSIFY = "mien.classify"
 CONTROL_QUEUE = "control"
 CLASSIFY_QUEUES = {"cpu": "classify.cpu", "cuda": "classify.cuda"}

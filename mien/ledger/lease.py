@@ -173,13 +173,11 @@ def hand_back(db: Database, lease: ChunkLease) -> None:
         )
 
 
-def has_due_chunks(db: Database, precisions: Collection[str] | None = None) -> bool:
-    """Whether any chunk waits for a worker (with one of the precisions, where given)."""
-    statement = sa.select(jobs.c.id).where(
+def due_precisions(db: Database) -> list[tuple[int, str]]:
+    """The jobs with chunks that wait for a worker, each with the precision it asks for."""
+    statement = sa.select(jobs.c.id, jobs.c.precision).where(
         jobs.c.status.in_(("expanding", "running")),
         sa.exists().where(chunks.c.job_id == jobs.c.id, chunks.c.state == "due"),
     )
-    if precisions is not None:
-        statement = statement.where(jobs.c.precision.in_(list(precisions)))
     with db.read() as connection:
-        return connection.execute(statement.limit(1)).first() is not None
+        return [(row.id, row.precision) for row in connection.execute(statement)]

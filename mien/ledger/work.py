@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,20 @@ def _wants_purge() -> sa.ColumnElement[bool]:
     )
 
 
-def take_job(db: Database, owner: str, lease_s: float, *, purge: bool) -> JobLease | None:
-    """Lease the oldest job that waits for expansion or retry (``purge=False``), or for cancelling or deletion."""
+def take_job(
+    db: Database, owner: str, lease_s: float, *, purge: bool, skip: Collection[int] = ()
+) -> JobLease | None:
+    """Lease the oldest job that waits for expansion or retry (``purge=False``), or for cancelling or deletion.
+
+    Jobs in ``skip`` (by id) are passed over: the caller has found that they cannot go on just now.
+    """
     wanted = _wants_purge() if purge else _wants_expansion()
     with db.write() as connection:
         now = db.now(connection)
         free = sa.or_(jobs.c.lease_token.is_(None), jobs.c.lease_expires_at < now)
         row = connection.execute(
             sa.select(jobs.c.id, jobs.c.public_id, jobs.c.status, jobs.c.request)
-            .where(wanted, free)
+            .where(wanted, free, jobs.c.id.not_in(list(skip)))
             .order_by(jobs.c.id)
             .limit(1)
             .with_for_update(skip_locked=True, key_share=True)
@@ -126,3 +132,15 @@ def set_notice(db: Database, job_id: int, code: str | None, notice: str | None) 
 def has_images(connection: sa.Connection, job_id: int) -> bool:
     """Whether any image of the job was written."""
     return connection.execute(sa.select(images.c.id).where(images.c.job_id == job_id).limit(1)).first() is not None
+
+
+def waits_for_control(db: Database) -> tuple[bool, bool]:
+    """Whether a free job waits for expansion or retry, and whether one waits for cancelling or deletion."""
+    with db.read() as connection:
+        now = db.now(connection)
+        free = sa.or_(jobs.c.lease_token.is_(None), jobs.c.lease_expires_at < now)
+        expand, purge = (
+            connection.execute(sa.select(jobs.c.id).where(wanted, free).limit(1)).first() is not None
+            for wanted in (_wants_expansion(), _wants_purge())
+        )
+    return expand, purge

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -111,7 +110,8 @@ def upgrade() -> None:
         sa.Column("notice_code", sa.String(length=40), nullable=True),
         sa.Column("notice", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "status IN ('draft', 'queued', 'expanding', 'running', 'cancelling', 'completed', 'cancelled', 'failed', 'deleting')",
+            "status IN ('draft', 'queued', 'expanding', 'running', 'cancelling', 'completed', "
+            "'cancelled', 'failed', 'deleting')",
             name=op.f("ck_jobs_status"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),

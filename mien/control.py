@@ -1,0 +1,217 @@
+"""What control does for jobs: expand their sources, put failed images back, cancel, delete, and sweep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from celery import Celery
+
+from mien.database import Database
+from mien.errors import LeaseLostError
+from mien.heartbeat import WorkerInfo, live_workers
+from mien.ledger.expand import begin_expansion, finish_expansion, write_slice
+from mien.ledger.lease import due_precisions
+from mien.ledger.purge import delete_job_row, delete_slice, end_pending_slice
+from mien.ledger.retry import begin_retry, finish_retry, retry_slice
+from mien.ledger.sweep import take_back_expired
+from mien.ledger.work import JobLease, fail_job, has_images, release_job, set_notice, take_job, waits_for_control
+from mien.paths import path_text
+from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, ring, waiting
+from mien.schema import jobs
+from mien.settings import Settings
+from mien.sources import Skipped, folder_identity, walk
+
+log = logging.getLogger(__name__)
+
+SLICE_IMAGES = 1000
+SLICE_S = 1.0
+DEVICE_PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "bf16", "fp16")}
+"""What each device class gives."""
+
+EXPANDING = ("queued", "expanding", "running")
+
+
+@dataclass(frozen=True)
+class Control:
+    """The tools of a control process."""
+
+    db: Database
+    settings: Settings
+    app: Celery
+    name: str
+    stop: threading.Event
+
+    def expand(self) -> None:
+        """Expand or retry jobs until none waits for it."""
+        self._each_job(self._expand_or_retry, purge=False)
+
+    def purge(self) -> None:
+        """Cancel and delete until no job waits for it; give the pending images of failed jobs their outcome."""
+        self._each_job(self._end_or_delete, purge=True)
+
+    def sweep(self) -> None:
+        """Take back expired leases, ring where work is due, and say on a job what holds it back."""
+        take_back_expired(self.db)
+        expand, purge = waits_for_control(self.db)
+        for wanted, task in ((expand, EXPAND), (purge, PURGE)):
+            if wanted and not waiting(self.app, CONTROL_QUEUE):
+                ring(self.app, task, CONTROL_QUEUE)
+        workers = live_workers(self.db)
+        due = due_precisions(self.db)
+        for job_id, precision in due:
+            if not any(precision in worker.precisions for worker in workers):
+                set_notice(self.db, job_id, "no_worker", _no_worker(precision, workers))
+        if due:
+            ring_workers(self.app, workers, {precision for _, precision in due}, self.settings.chunks_in_flight)
+
+    def _each_job(self, work: Callable[[JobLease], bool], *, purge: bool) -> None:
+        stuck: set[int] = set()  # what cannot go on now is left to the next sweep, or this would spin
+        while not self.stop.is_set():
+            lease = take_job(self.db, self.name, self.settings.lease_s, purge=purge, skip=stuck)
+            if lease is None:
+                return
+            try:
+                if not work(lease):
+                    stuck.add(lease.job_id)
+            except LeaseLostError as error:
+                log.warning("%s", error)
+            finally:
+                release_job(self.db, lease)
+
+    # expansion ----------------------------------------------------------------------------------------------------
+
+    def _expand_or_retry(self, lease: JobLease) -> bool:
+        if lease.request == "retry":
+            expanded = begin_retry(self.db, lease)
+            after: int | None = 0
+            while after is not None and not self.stop.is_set():
+                after = retry_slice(self.db, lease, after, self.settings.chunk_size)
+                self._ring(lease)
+            if after is None and expanded:
+                finish_retry(self.db, lease)
+                return True
+            if after is not None:
+                return False
+        return self._expand(lease)
+
+    def _expand(self, lease: JobLease) -> bool:
+        with self.db.read() as connection:
+            job = connection.execute(sa.select(jobs).where(jobs.c.id == lease.job_id)).one()
+        if folder_identity(job.source_path) != job.source_identity:
+            set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
+            return False
+        begin_expansion(self.db, lease)
+        try:
+            unreadable, skipped, done = self._walk(lease, job)
+        except OSError as error:
+            if folder_identity(job.source_path) != job.source_identity:
+                set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
+                return False
+            reason = os.strerror(error.errno or 0)
+            fail_job(self.db, lease.job_id, "source_unreadable", f"The folder {job.source_text} cannot be read: {reason}.")
+            return True
+        if not done:
+            return False
+        with self.db.read() as connection:
+            empty = not has_images(connection, lease.job_id)
+        if empty:
+            fail_job(self.db, lease.job_id, "no_images", _no_images(job.source_text, skipped, job.recursive))
+        else:
+            finish_expansion(self.db, lease, _unreadable_notice(unreadable))
+            self._ring(lease)
+        return True
+
+    def _walk(self, lease: JobLease, job: sa.Row[tuple[object, ...]]) -> tuple[list[bytes], int, bool]:
+        """Write the walk slice by slice; gives folders that could not be read, files skipped, whether it came to its end."""
+        facts = job._mapping
+        unreadable: list[bytes] = []
+        paths: list[bytes] = []
+        skipped = total_skipped = 0
+        since = time.monotonic()
+        found = walk(
+            facts["source_path"], recursive=facts["recursive"], include=facts["include"], exclude=facts["exclude"]
+        )
+        for item in found:
+            if isinstance(item, Skipped):
+                skipped += 1
+                if item.reason == "unreadable_folder":
+                    unreadable.append(item.path)
+            else:
+                paths.append(item.path)
+            if len(paths) >= SLICE_IMAGES or time.monotonic() - since >= SLICE_S:
+                status = write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+                self._ring(lease)
+                total_skipped += skipped
+                paths, skipped, since = [], 0, time.monotonic()
+                if status not in EXPANDING or self.stop.is_set():
+                    return unreadable, total_skipped, False
+        status = write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+        return unreadable, total_skipped + skipped, status in EXPANDING
+
+    def _ring(self, lease: JobLease) -> None:
+        with self.db.read() as connection:
+            precision = connection.execute(
+                sa.select(jobs.c.precision).where(jobs.c.id == lease.job_id)
+            ).scalar_one_or_none()
+        if precision is not None:
+            ring_workers(self.app, live_workers(self.db), {precision}, self.settings.chunks_in_flight)
+
+    # cancelling and deleting --------------------------------------------------------------------------------------
+
+    def _end_or_delete(self, lease: JobLease) -> bool:
+        step = delete_slice if lease.status == "deleting" else end_pending_slice
+        while step(self.db, lease):
+            if self.stop.is_set():
+                return False
+        if lease.status == "deleting":
+            delete_job_row(self.db, lease)
+            return True
+        return False  # chunks still in a worker's hands come back within seconds; the next sweep looks again
+
+
+def ring_workers(app: Celery, workers: Iterable[WorkerInfo], precisions: set[str], chunks_in_flight: int) -> None:
+    """Ring for each device class that can serve one of the precisions, while its queue is shorter than its slots."""
+    slots: dict[str, int] = {}
+    for worker in workers:
+        slots[worker.device] = slots.get(worker.device, 0) + chunks_in_flight
+    for device, given in DEVICE_PRECISIONS.items():
+        if not precisions.intersection(given) or not (device in slots or not slots):
+            continue
+        queue = CLASSIFY_QUEUES[device]
+        length = waiting(app, queue)
+        for _ in range(max(slots.get(device, 1) - (length or 0), 0) if length is not None else 0):
+            ring(app, CLASSIFY, queue)
+
+
+def source_away(folder: str) -> str:
+    """The notice of a job whose source folder is not there (or is another one under the same name)."""
+    return (
+        f"The folder {folder} is not there just now, or another one is in its place. The job waits; "
+        "mount it again and it goes on by itself."
+    )
+
+
+def _no_worker(precision: str, workers: list[WorkerInfo]) -> str:
+    if not workers:
+        return "No worker is running; the job waits until one starts."
+    return f"No running worker gives the precision {precision}; the job waits until one does."
+
+
+def _no_images(folder: str, skipped: int, recursive: bool) -> str:
+    files = f"{skipped} other files were skipped" if skipped else "it is empty"
+    below = "" if recursive else " (sub-folders were not asked for)"
+    return f"There is no image in {folder}{below}: {files}. Images are told by their ending; `include` changes that."
+
+
+def _unreadable_notice(folders: list[bytes]) -> str | None:
+    if not folders:
+        return None
+    names = ", ".join(path_text(folder) for folder in folders[:3])
+    more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
+    return f"{len(folders)} folders could not be read and were left out: {names}{more}."
