@@ -1,0 +1,243 @@
+"""What travels over HTTP: the answers of the API as models; ``web`` writes them, ``mien.client`` reads them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+
+Status = Literal[
+    "draft", "queued", "expanding", "running", "cancelling", "completed", "cancelled", "failed", "deleting"
+]
+Outcome = Literal["pending", "ok", "no_face", "failed", "cancelled"]
+EndedOutcome = Literal["ok", "no_face", "failed", "cancelled"]
+FINAL: frozenset[str] = frozenset({"completed", "cancelled", "failed"})
+
+
+class Wire(BaseModel):
+    """Base of every answer. Unknown fields are passed over, so that an older client reads a newer server."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Reason(Wire):
+    """Why something failed or is held up: a stable code, and a sentence for people."""
+
+    code: str
+    detail: str
+
+
+class Source(Wire):
+    """Where a job's images come from."""
+
+    type: str
+    path: str | None = Field(description="The folder on the server, as text; bytes that are not UTF-8 are escaped.")
+    recursive: bool
+    include: list[str]
+    exclude: list[str]
+
+
+class UsedModel(Wire):
+    """The model a job uses, in the revision fixed at submission."""
+
+    name: str
+    revision: str = Field(description="SHA-256 over the files of the model folder, hexadecimal.")
+    labels: list[str]
+
+
+class UsedOptions(Wire):
+    """The options in force for a job, whether asked for or taken from the settings."""
+
+    faces: Literal["detect", "whole"]
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
+    detect_size: int = Field(description="Longer side at which faces are looked for, in pixels.")
+    min_face_score: float
+    min_face: int = Field(description="Smallest face that counts: its shorter side, in pixels.")
+
+
+class Counts(Wire):
+    """Images by outcome. ``total`` is ``pending + ok + no_face + failed + cancelled`` at every moment."""
+
+    total: int
+    pending: int
+    ok: int
+    no_face: int
+    failed: int
+    cancelled: int
+    faces: int
+    skipped: int = Field(description="Files passed over because they are no images by their ending or pattern.")
+    cached: int = Field(description="Images whose result was copied from an earlier job.")
+
+
+class StageSeconds(Wire):
+    """Where the time went, in seconds summed over images."""
+
+    read: float
+    decode: float
+    detect: float
+    classify: float
+
+
+class JobStatus(Wire):
+    """A job in one moment."""
+
+    id: str
+    status: Status
+    complete: bool = Field(description="Whether every image has its outcome and none will change by itself.")
+    source: Source
+    model: UsedModel
+    options: UsedOptions
+    metadata: dict[str, Any]
+    counts: Counts
+    created_at: dt.datetime
+    draft_at: dt.datetime | None
+    queued_at: dt.datetime | None
+    expanding_at: dt.datetime | None
+    running_at: dt.datetime | None
+    cancelling_at: dt.datetime | None
+    completed_at: dt.datetime | None
+    cancelled_at: dt.datetime | None
+    failed_at: dt.datetime | None
+    deleting_at: dt.datetime | None
+    images_per_s: float | None = Field(description="Throughput so far.")
+    eta_s: float | None = Field(description="Seconds until the end at this throughput, once all images are counted.")
+    stage_seconds: StageSeconds
+    error: Reason | None = Field(description="Why the job failed.")
+    notice: Reason | None = Field(description="What holds the job back at the moment.")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended."""
+        return self.status in FINAL
+
+    @property
+    def done(self) -> int:
+        """Images that have their outcome."""
+        return self.counts.total - self.counts.pending
+
+
+class FaceResult(Wire):
+    """One face. Boxes are in pixels of the upright image, clipped to it."""
+
+    face: int = Field(description="0 is the largest face of the image.")
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float | None = Field(description="The detector's score; null where the image was classified as a whole.")
+    emotion: str = Field(description="The most probable label.")
+    confidence: float = Field(description="The probability of that label.")
+    probabilities: dict[str, float]
+
+
+class ImageResult(Wire):
+    """One image with its outcome and its faces."""
+
+    file: str = Field(description="Path relative to the source, with /.")
+    outcome: Outcome
+    width: int | None
+    height: int | None
+    bytes: int | None
+    format: str | None
+    sha256: str | None
+    cached: bool
+    error: Reason | None
+    faces: list[FaceResult]
+    sequence: list[int] = Field(description="Commit number and position: the order in which results were written.")
+
+
+class PageOf(Wire, Generic[T]):
+    """One page of a list."""
+
+    items: list[T]
+    next: str | None = Field(description="Give it as `after` to go on from here.")
+    has_more: bool = Field(description="Whether more is there now.")
+
+
+class JobPage(PageOf[JobStatus]):
+    """Jobs, newest first."""
+
+
+class ResultPage(PageOf[ImageResult]):
+    """Results in the order in which they were written: who follows a running job misses none and sees none twice."""
+
+
+class Summary(Wire):
+    """A job in numbers."""
+
+    faces: dict[str, int] = Field(description="Faces per label.")
+    confidence_histogram: list[int] = Field(description="Faces per confidence, in 20 bins of 0.05 from 0 to 1.")
+    outcomes: dict[str, int] = Field(description="Images per outcome.")
+    errors: dict[str, int] = Field(description="Failed images per error code.")
+    stage_seconds: StageSeconds
+
+
+class Citation(Wire):
+    """How to cite a job's results."""
+
+    methods: str = Field(description="A sentence for the methods section.")
+    bibtex: str
+
+
+class ModelInfo(Wire):
+    """An installed model."""
+
+    name: str
+    revision: str
+    labels: list[str]
+    precisions: list[str]
+    width: int = Field(description="Width of the model's input, in pixels.")
+    height: int
+    default: bool = Field(description="Whether jobs that name no model use this one.")
+    notes: str
+
+
+class ModelList(Wire):
+    """The installed models."""
+
+    items: list[ModelInfo]
+
+
+class Worker(Wire):
+    """A live worker, as it described itself last."""
+
+    name: str
+    host: str
+    device: str
+    precisions: list[str]
+    models: list[str] = Field(description="Revisions of the models it has loaded.")
+    engines: int
+    state: str
+    images_per_s: float | None
+    version: str
+    started_at: dt.datetime
+    seen_at: dt.datetime
+
+
+class WorkerList(Wire):
+    """The live workers."""
+
+    items: list[Worker]
+
+
+class FieldProblem(Wire):
+    """One of several defects of a request."""
+
+    field: str | None
+    detail: str
+
+
+class Problem(Wire):
+    """An error (RFC 9457): ``code`` is stable, ``detail`` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    field: str | None = Field(None, description="The part of the request that is wrong.")
+    errors: list[FieldProblem] | None = Field(None, description="Every defect, where there are several.")
