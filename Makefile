@@ -1,0 +1,110 @@
+# Mien's commands. Needs GNU Make 3.81 and bash 3.2 or newer, and Python 3.11 to 3.14 (or uv).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PHOTOS ?= samples
+OUT ?= results.csv
+# where `make demo` keeps its database, models and logs
+DEMO_DATA ?= .demo
+ARGS ?=
+export VENV PHOTOS OUT
+
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# the demo and the tests are their own: nothing of a Mien that is configured in this shell may reach them
+OWN := env -u MIEN_DATABASE_URL -u MIEN_BROKER_URL -u MIEN_MODELS_DIR -u MIEN_URL -u MIEN_API_KEY -u MIEN_ROOTS -u MIEN_DATA_DIR
+NO_EXTRAS := not torch and not shared and not postgres and not browser
+
+.PHONY: help demo up test check lint format lock train-demo wheel clean test-lowest
+
+help:
+	@echo "make demo                         classify the samples: real model, queue, worker and database; writes results.csv"
+	@echo "make demo PHOTOS=folder OUT=f.csv the same with your own photographs"
+	@echo "make up                           run Mien with its pages until Ctrl-C"
+	@echo "make test                         every test and lint (installs torch; PostgreSQL, Redis and Chromium where they are)"
+	@echo "make check                        lint and the tests that need no torch, PostgreSQL, Chromium or shared data"
+	@echo "make lint | make format           ruff and mypy | let ruff format the code"
+	@echo "make train-demo                   train a small model from start to end"
+	@echo "make lock | make wheel            renew requirements/*.lock | build dist/*.whl"
+	@echo "make clean                        delete what these commands made"
+
+# A stamp stands for an environment that holds its lock; nothing is installed again until the lock changes.
+$(VENV)/.default.stamp: requirements/default.lock requirements/install.sh pyproject.toml
+	@bash requirements/install.sh default
+	@touch $@
+
+$(VENV)/.check.stamp: requirements/check.lock requirements/install.sh pyproject.toml
+	@bash requirements/install.sh check
+	@touch $@ $(VENV)/.default.stamp
+
+$(VENV)/.test.stamp: requirements/test.lock requirements/install.sh pyproject.toml
+	@bash requirements/install.sh test
+	@touch $@ $(VENV)/.check.stamp $(VENV)/.default.stamp
+
+# Exit code 3 says that some images could not be read; the CSV says which, and the demo has done its work.
+demo: $(VENV)/.default.stamp
+	@$(OWN) MIEN_DATA_DIR="$(CURDIR)/$(DEMO_DATA)" MIEN_HOST=127.0.0.1 MIEN_PORT=0 \
+		$(BIN)/mien classify "$$PHOTOS" --csv "$$OUT" $(ARGS) || [ $$? -eq 3 ]
+
+up: $(VENV)/.default.stamp
+	@$(BIN)/mien up $(ARGS)
+
+test: $(VENV)/.test.stamp lint-test
+	@$(OWN) $(PYTEST) $(ARGS)
+
+check: $(VENV)/.check.stamp lint-check
+	@$(OWN) $(PYTEST) -m "$(NO_EXTRAS)" $(ARGS)
+
+.PHONY: lint-test lint-check
+lint-test: $(VENV)/.test.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+# without torch's types only the training code cannot be judged
+lint-check: $(VENV)/.check.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@if $(BIN)/python -c 'import torch' 2>/dev/null; then $(BIN)/mypy; \
+		else $(BIN)/mypy -p mien -p cli -p web -p worker; echo "(training/ is checked where torch is installed: make test)"; fi
+
+lint: lint-check
+
+format: $(VENV)/.check.stamp
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+train-demo: $(VENV)/.test.stamp
+	@$(OWN) MIEN_DATA_DIR="$(CURDIR)/$(DEMO_DATA)" $(BIN)/mien train-demo $(ARGS)
+
+# Exact versions for every Python and platform at once. torch and what comes with it (gigabytes of CUDA on Linux) are
+# left out: requirements/install.sh installs the build of torch that fits the machine.
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-annotate --no-header \
+	--no-emit-package mien --no-emit-package torch --no-emit-package torchvision --no-emit-package triton \
+	--no-emit-package pytorch-triton --upgrade pyproject.toml
+
+lock:
+	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv"; exit 1; }
+	@$(LOCK) --group build -o requirements/default.lock
+	@$(LOCK) --group check -c requirements/default.lock -o requirements/check.lock
+	@$(LOCK) --group test --extra training -c requirements/check.lock -o requirements/test.lock
+	@sed -i.old -E '/^(nvidia|cuda)-/d' requirements/test.lock && rm -f requirements/test.lock.old
+
+# The declared lower bounds, tried: an environment of its own with exactly those versions, and the tests on it.
+test-lowest:
+	@command -v uv >/dev/null || { echo "make test-lowest needs uv"; exit 1; }
+	@uv venv --quiet --clear --python 3.11 .venv-lowest
+	@uv pip compile --quiet --python-version 3.11 --resolution lowest-direct --only-binary :all: --no-emit-package mien \
+		--group check pyproject.toml -o .venv-lowest/lowest.lock
+	@uv pip install --quiet --python .venv-lowest/bin/python --only-binary :all: -r .venv-lowest/lowest.lock
+	@uv pip install --quiet --python .venv-lowest/bin/python --no-deps --no-build-isolation -e .
+	@$(OWN) .venv-lowest/bin/python -m pytest -m "$(NO_EXTRAS)" $(ARGS)
+
+wheel: $(VENV)/.check.stamp
+	@rm -rf dist build
+	@$(BIN)/python -m hatchling build -t wheel
+
+clean:
+	@rm -rf $(VENV) .venv-lowest $(DEMO_DATA) dist build .mypy_cache .ruff_cache .pytest_cache .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
