@@ -1,0 +1,254 @@
+"""From the ledger through the engines and back: the life of a chunk in a worker's hands."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from celery import Celery
+
+from mien.database import Database
+from mien.errors import ImageError, LeaseLostError, ModelError, UnavailableError
+from mien.ledger.cache import look_up, may_have
+from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
+from mien.ledger.lease import ChunkLease, LeasedImage, Taker, hand_back, renew_chunk, take_chunk
+from mien.ledger.work import fail_job, set_notice
+from mien.control import source_away
+from mien.models import ModelStore
+from mien.queue import CONTROL_QUEUE, PURGE, ring
+from mien.settings import Settings
+from mien.sources import folder_identity, open_image
+from worker.messages import EngineSpec, ImageResult, ImageTask
+from worker.supervisor import Aborted, EnginePool, EngineStartError
+
+log = logging.getLogger(__name__)
+
+PAUSE_AFTER_TROUBLE_S = 5.0
+HASH_BLOCK = 1 << 20
+
+
+@dataclass
+class Classifying:
+    """A worker's classification: how many chunks at once, with which engines, for which jobs."""
+
+    db: Database
+    settings: Settings
+    app: Celery
+    name: str
+    stop: threading.Event
+    pool: EnginePool
+    store: ModelStore
+    device: str
+    precisions: tuple[str, ...]
+    _held: dict[int, tuple[ChunkLease, threading.Event]] = field(default_factory=dict)
+    _away: dict[int, float] = field(default_factory=dict)  # job -> when to look at its source again
+    _loaded: deque[str] = field(default_factory=lambda: deque(maxlen=2))
+    _done: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=50))
+    _again: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._slots = threading.Semaphore(self.settings.chunks_in_flight)
+
+    def start(self) -> None:
+        """Start the engines."""
+        self.pool.start()
+
+    def close(self) -> None:
+        """End the engines."""
+        self.pool.stop(timeout=5)
+
+    def take_until_none(self) -> None:
+        """Take and classify chunks until none is due, this worker stops, or enough threads do it already."""
+        self._again.set()
+        while self._again.is_set() and not self.stop.is_set():
+            if not self._slots.acquire(blocking=False):
+                return  # whoever holds the slots looks again before it leaves: the flag is set
+            try:
+                self._again.clear()
+                while not self.stop.is_set() and (lease := take_chunk(self.db, self._taker(), self.settings.lease_s)):
+                    self._work(lease)
+            finally:
+                self._slots.release()
+
+    def renew(self) -> None:
+        """Renew the leases in hand; whatever lost its lease or its job is abandoned at once."""
+        for lease, abort in list(self._held.values()):
+            if not renew_chunk(self.db, lease, self.settings.lease_s):
+                abort.set()
+
+    def loaded_models(self) -> list[str]:
+        """Revisions that the engines have used lately."""
+        return list(self._loaded)
+
+    def images_per_s(self) -> float | None:
+        """Images committed per second over the last chunks."""
+        if len(self._done) < 2:
+            return None
+        seconds = self._done[-1][0] - self._done[0][0]
+        return round(sum(count for _, count in list(self._done)[1:]) / seconds, 2) if seconds > 0 else None
+
+    # one chunk ----------------------------------------------------------------------------------------------------
+
+    def _taker(self) -> Taker:
+        now = time.monotonic()
+        with self._lock:
+            self._away = {job: until for job, until in self._away.items() if until > now}
+            away = tuple(self._away)
+        return Taker(self.name, self.precisions, self.loaded_models(), away)
+
+    def _work(self, lease: ChunkLease) -> None:
+        abort = threading.Event()
+        self._held[lease.chunk_id] = (lease, abort)
+        watch = threading.Thread(target=self._abort_on_stop, args=(lease.chunk_id, abort), daemon=True)
+        watch.start()
+        try:
+            outcomes = self._outcomes(lease, abort)
+            if outcomes is None:
+                self._give_up(lease)
+            else:
+                self._commit(lease, outcomes)
+        except Aborted:
+            self._give_up(lease)
+        except LeaseLostError as error:
+            log.warning("%s Its results are dropped.", error)
+        except ModelError as error:
+            fail_job(self.db, lease.job_id, error.code, error.detail)
+            self._give_up(lease)
+        except EngineStartError as error:
+            log.error("%s", error)
+            self._pause(lease, "engines_cannot_start", f"The engines of worker {self.name} cannot start: {error}")
+        except UnavailableError as error:
+            log.warning("%s The chunk's lease will run out and the chunk be taken again.", error)
+            self.stop.wait(1)
+        finally:
+            self._held.pop(lease.chunk_id, None)
+            abort.set()
+
+    def _abort_on_stop(self, chunk_id: int, abort: threading.Event) -> None:
+        while not abort.is_set():
+            if self.stop.wait(0.2):
+                abort.set()
+
+    def _outcomes(self, lease: ChunkLease, abort: threading.Event) -> list[ImageOutcome] | None:
+        """The outcome of each image of the chunk; None when the source is not there."""
+        if not self._source_is_there(lease):
+            return None
+        spec = self._spec(lease)
+        known = self._known(lease) if lease.images and may_have(self.db, lease) else {}
+        rest = [image for image in lease.images if image.id not in known]
+        tasks = [ImageTask(key=image.id, root=lease.source_path, path=image.path) for image in rest]
+        results = self.pool.classify(spec, tasks, abort=abort, alone=lease.suspect)
+        if any(result.error_code in ("missing", "outside_root") for result in results) and not self._source_is_there(
+            lease
+        ):
+            return None
+        self._note_loaded(lease.model_revision)
+        return [*known.values(), *(_as_outcome(result) for result in results)]
+
+    def _spec(self, lease: ChunkLease) -> EngineSpec:
+        model = self.store.get(lease.model_revision)
+        return EngineSpec(
+            model_folder=str(model.folder),
+            model_revision=lease.model_revision,
+            device=self.device,
+            precision=lease.precision,
+            faces=lease.faces_mode,
+            detect_size=lease.detect_size,
+            min_face_score=lease.min_face_score,
+            min_face=lease.min_face,
+            max_pixels=self.settings.max_pixels,
+            max_file_bytes=self.settings.max_file_bytes,
+        )
+
+    def _source_is_there(self, lease: ChunkLease) -> bool:
+        if folder_identity(lease.source_path) == lease.source_identity:
+            return True
+        self._pause(lease, "source_away", source_away(os.fsdecode(lease.source_path)), give_back=False)
+        return False
+
+    def _pause(self, lease: ChunkLease, code: str, notice: str, give_back: bool = True) -> None:
+        """Say on the job what holds it back, and leave it alone for a while."""
+        with self._lock:
+            self._away[lease.job_id] = time.monotonic() + PAUSE_AFTER_TROUBLE_S
+        set_notice(self.db, lease.job_id, code, notice)
+        if give_back:
+            hand_back(self.db, lease)
+
+    def _give_up(self, lease: ChunkLease) -> None:
+        """Hand the chunk back uncharged; if the job was cancelled meanwhile, purge ends its images."""
+        hand_back(self.db, lease)
+        if not self.stop.is_set():
+            ring(self.app, PURGE, CONTROL_QUEUE)
+
+    def _known(self, lease: ChunkLease) -> dict[int, ImageOutcome]:
+        """Images whose content was classified before under the same fingerprint: image id -> outcome."""
+        hashes = {image.id: digest for image in lease.images if (digest := self._hash(lease, image))}
+        found = look_up(self.db, lease, set(hashes.values()))
+        return {i: replace(found[digest], image_id=i) for i, digest in hashes.items() if digest in found}
+
+    def _hash(self, lease: ChunkLease, image: LeasedImage) -> bytes | None:
+        """SHA-256 of the file, None if it cannot be read: the engine will say why."""
+        try:
+            descriptor = open_image(lease.source_path, image.path)
+        except ImageError:
+            return None
+        digest = hashlib.sha256()
+        try:
+            if os.fstat(descriptor).st_size > self.settings.max_file_bytes:
+                return None
+            while block := os.read(descriptor, HASH_BLOCK):
+                digest.update(block)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return digest.digest()
+
+    def _commit(self, lease: ChunkLease, outcomes: list[ImageOutcome]) -> None:
+        """Commit, waiting for a database that is away as long as this worker lives: the token guards the result."""
+        pause = 0.5
+        while True:
+            try:
+                commit_chunk(self.db, lease, outcomes)
+            except UnavailableError as error:
+                if self.stop.wait(pause):
+                    raise
+                log.warning("%s Trying the commit again.", error)
+                pause = min(pause * 2, 5.0)
+            else:
+                self._done.append((time.monotonic(), len(outcomes)))
+                return
+
+    def _note_loaded(self, revision: str) -> None:
+        with self._lock:
+            if revision in self._loaded:
+                self._loaded.remove(revision)
+            self._loaded.append(revision)
+
+
+def _as_outcome(result: ImageResult) -> ImageOutcome:
+    return ImageOutcome(
+        image_id=result.key,
+        outcome=result.outcome,
+        error_code=result.error_code,
+        error=result.error,
+        width=result.width,
+        height=result.height,
+        bytes=result.bytes,
+        format=result.format,
+        sha256=result.sha256,
+        faces=tuple(
+            FaceOutcome(face.x, face.y, face.width, face.height, face.score, face.probabilities)
+            for face in result.faces
+        ),
+        read_s=result.read_s,
+        decode_s=result.decode_s,
+        detect_s=result.detect_s,
+        classify_s=result.classify_s,
+    )

@@ -1,0 +1,139 @@
+"""One Celery process: what it holds (ledger, engines), its background threads, how it begins and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from functools import cached_property
+
+from celery import Celery
+
+from mien import __version__
+from mien.control import Control
+from mien.database import Database
+from mien.errors import MienError
+from mien.heartbeat import BEAT_EVERY_S, beat, leave
+from mien.models import ModelStore
+from mien.queue import CLASSIFY, CLASSIFY_QUEUES, EXPAND, CONTROL_QUEUE, PURGE, ring
+from mien.resources import resource
+from mien.settings import Settings, load_settings
+from worker.classify import Classifying
+from worker.devices import choose_device, engine_count, precisions_of
+from worker.supervisor import EnginePool
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """State shared by the tasks of one Celery process; everything is made on first use, after the process has started."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.stop = threading.Event()
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._threads: list[threading.Thread] = []
+        self._controls = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return load_settings()
+
+    @cached_property
+    def db(self) -> Database:
+        """The ledger."""
+        return Database(self.settings.database)
+
+    @cached_property
+    def control(self) -> Control:
+        """Expansion, purge and sweep."""
+        return Control(self.db, self.settings, self.app, self.name, self.stop)
+
+    @cached_property
+    def classifying(self) -> Classifying:
+        """Chunks from the ledger through the engines and back."""
+        device = choose_device(self.settings.device)
+        pool = EnginePool(
+            engine_count(device, self.settings.engines),
+            device,
+            image_timeout_s=self.settings.image_timeout_s,
+            max_rss_bytes=self.settings.engine_max_rss_bytes,
+        )
+        store = ModelStore(self.settings.models, resource("models/default"))
+        store.ensure_shipped()
+        return Classifying(
+            db=self.db,
+            settings=self.settings,
+            app=self.app,
+            name=self.name,
+            stop=self.stop,
+            pool=pool,
+            store=store,
+            device=device,
+            precisions=precisions_of(device),
+        )
+
+    def begin(self, name: str, controls: bool) -> None:
+        """The process takes messages from here on: start its clocks, and ring for work that already waits."""
+        self.name = name
+        self._controls = controls
+        if controls:
+            self._every(self.settings.sweep_interval_s, self.control.sweep, "sweep")
+            ring(self.app, EXPAND, CONTROL_QUEUE)
+            ring(self.app, PURGE, CONTROL_QUEUE)
+        else:
+            self.classifying.start()
+            self._every(BEAT_EVERY_S, self._beat, "heartbeat")
+            self._every(self.settings.lease_s / 3, self.classifying.renew, "renewal")
+            for _ in range(self.settings.chunks_in_flight):
+                ring(self.app, CLASSIFY, CLASSIFY_QUEUES[self.classifying.device])
+
+    def end(self) -> None:
+        """The last task has returned: end threads and engines."""
+        self.stop.set()
+        if "classifying" in self.__dict__:
+            self.classifying.close()
+        for thread in self._threads:
+            thread.join(timeout=2)
+        if not self._controls:
+            try:
+                leave(self.db, self.name)
+            except MienError as error:
+                log.warning("%s", error)
+        self.db.dispose()
+
+    def _beat(self) -> None:
+        work = self.classifying
+        beat(
+            self.db,
+            name=self.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=work.device,
+            precisions=work.precisions,
+            models=work.loaded_models(),
+            engines=work.pool.size,
+            images_per_s=work.images_per_s(),
+            version=__version__,
+        )
+
+    def _every(self, seconds: float, work: Callable[[], None], name: str) -> None:
+        """Run ``work`` now and then every ``seconds``, until the process stops. What fails is logged and tried again."""
+
+        def loop() -> None:
+            while True:
+                try:
+                    work()
+                except MienError as error:
+                    log.warning("%s: %s", name, error)
+                except Exception:
+                    log.exception("%s failed", name)
+                if self.stop.wait(seconds):
+                    return
+
+        thread = threading.Thread(target=loop, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)

@@ -1,0 +1,46 @@
+"""Every task, each a few lines: the work stands in ``mien.control`` and ``worker.classify``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+
+from mien.queue import CLASSIFY, CONTROL_QUEUE, EXPAND, PURGE
+from worker.celery import app
+from worker.process import Process
+
+process = Process(app)
+
+
+@app.task(name=EXPAND)
+def expand() -> None:
+    """Expand or retry jobs until none waits for it."""
+    process.control.expand()
+
+
+@app.task(name=PURGE)
+def purge() -> None:
+    """Cancel and delete until no job waits for it."""
+    process.control.purge()
+
+
+@app.task(name=CLASSIFY)
+def classify() -> None:
+    """Take chunks from the ledger until none is due."""
+    process.classifying.take_until_none()
+
+
+@worker_ready.connect
+def _begin(sender: Any, **_: object) -> None:
+    process.begin(name=sender.hostname, controls=CONTROL_QUEUE in app.amqp.queues.consume_from)
+
+
+@worker_shutting_down.connect
+def _hand_back(**_: object) -> None:
+    process.stop.set()
+
+
+@worker_shutdown.connect
+def _end(**_: object) -> None:
+    process.end()
