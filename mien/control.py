@@ -114,7 +114,9 @@ class Control:
                 set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
                 return False
             reason = os.strerror(error.errno or 0)
-            fail_job(self.db, lease.job_id, "source_unreadable", f"The folder {job.source_text} cannot be read: {reason}.")
+            fail_job(
+                self.db, lease.job_id, "source_unreadable", f"The folder {job.source_text} cannot be read: {reason}."
+            )
             return True
         if not done:
             return False
@@ -128,7 +130,8 @@ class Control:
         return True
 
     def _walk(self, lease: JobLease, job: sa.Row[tuple[object, ...]]) -> tuple[list[bytes], int, bool]:
-        """Write the walk slice by slice; gives folders that could not be read, files skipped, whether it came to its end."""
+        """Write the walk slice by slice; gives the folders that could not be read, how many files were skipped, and
+        whether it came to its end."""
         facts = job._mapping
         unreadable: list[bytes] = []
         paths: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The engine and its two kinds of session: ``read`` (a snapshot that blocks nobody) and ``write`` (short, exclusive on SQLite)."""
+"""The engine and its two kinds of session: ``read`` (a snapshot that blocks nobody) and ``write`` (short)."""
 
 from __future__ import annotations
 

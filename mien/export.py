@@ -115,9 +115,7 @@ def _drained(buffer: io.StringIO) -> bytes:
     return text.encode()
 
 
-def _pages(
-    db: Database, job: Job, outcome: str | None = None
-) -> Iterator[list[tuple[sa.Row[Any], list[sa.Row[Any]]]]]:
+def _pages(db: Database, job: Job, outcome: str | None = None) -> Iterator[list[tuple[sa.Row[Any], list[sa.Row[Any]]]]]:
     after: bytes | None = None
     while True:
         statement = sa.select(images).where(images.c.job_id == job.id).order_by(images.c.path).limit(PAGE)

@@ -64,9 +64,7 @@ def beat(
         }
         if connection.execute(workers.update().where(workers.c.name == name).values(**facts)).rowcount == 0:
             connection.execute(workers.insert().values(name=name, started_at=now, **facts))
-        connection.execute(
-            workers.delete().where(workers.c.seen_at < now - dt.timedelta(seconds=FORGOTTEN_AFTER_S))
-        )
+        connection.execute(workers.delete().where(workers.c.seen_at < now - dt.timedelta(seconds=FORGOTTEN_AFTER_S)))
 
 
 def leave(db: Database, name: str) -> None:

@@ -27,7 +27,17 @@ DEFAULT_MAX_PIXELS = 200_000_000
 ORIENTATION_TAG = 274
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF")
 _NAMES = {"MPO": "JPEG", "DIB": "BMP"}
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, OverflowError, struct.error, zlib.error, EOFError, KeyError, IndexError)
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    EOFError,
+    KeyError,
+    IndexError,
+)
 """What Pillow and its plugins let through on crafted files, besides MemoryError."""
 
 # Signatures of what is not decoded, so that the error can name it.
@@ -117,8 +127,10 @@ def decode(
         raise _too_large(header.width, header.height, max_pixels) from None
     except _DECODER_ERRORS as error:
         raise _decoder_error(error, header.format) from None
+    # Pillow has turned a TIFF by now
+    turn = 1 if header.format == "TIFF" else header.orientation
     return DecodedImage(
-        pixels=_upright(pixels, header.orientation),
+        pixels=_upright(pixels, turn),
         width=header.width,
         height=header.height,
         scale=1.0 / factor,

@@ -105,9 +105,7 @@ def request_cancel(db: Database, owner: str, public_id: str) -> Job:
         NotFoundError: ``unknown_job``.
         ConflictError: ``job_not_cancellable``, it has ended already.
     """
-    job = _change(
-        db, owner, public_id, ("draft", "queued", "expanding", "running"), "cancelling", request=None
-    )
+    job = _change(db, owner, public_id, ("draft", "queued", "expanding", "running"), "cancelling", request=None)
     if job.status not in ("cancelling", "cancelled"):
         raise ConflictError(f"The job is {job.status}; only a job that has not ended can be cancelled.",
                             code="job_not_cancellable")  # fmt: skip
@@ -139,14 +137,10 @@ def request_delete(db: Database, owner: str, public_id: str) -> Job:
     Raises:
         NotFoundError: ``unknown_job``.
     """
-    return _change(
-        db, owner, public_id, tuple(s for s in JOB_STATUSES if s != "deleting"), "deleting", request=None
-    )
+    return _change(db, owner, public_id, tuple(s for s in JOB_STATUSES if s != "deleting"), "deleting", request=None)
 
 
-def _change(
-    db: Database, owner: str, public_id: str, allowed: tuple[str, ...], status: str, **also: Any
-) -> Job:
+def _change(db: Database, owner: str, public_id: str, allowed: tuple[str, ...], status: str, **also: Any) -> Job:
     with db.write() as connection:
         now = db.now(connection)
         connection.execute(
@@ -165,7 +159,9 @@ def _mine(owner: str, public_id: str) -> sa.Select[Any]:
 
 
 def _unknown(public_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no job {public_id!r}; `mien jobs` or GET /api/v1/jobs lists yours.", code="unknown_job")
+    return NotFoundError(
+        f"There is no job {public_id!r}; `mien jobs` or GET /api/v1/jobs lists yours.", code="unknown_job"
+    )
 
 
 def _as_job(row: sa.Row[Any], now: dt.datetime) -> Job:

@@ -63,7 +63,9 @@ def revoke_key(db: Database, key_id: int) -> KeyInfo:
         row = connection.execute(
             api_keys.update()
             .where(api_keys.c.id == key_id)
-            .values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, sa.bindparam("at", now, api_keys.c.revoked_at.type)))
+            .values(
+                revoked_at=sa.func.coalesce(api_keys.c.revoked_at, sa.bindparam("at", now, api_keys.c.revoked_at.type))
+            )
             .returning(api_keys)
         ).one_or_none()
     if row is None:
@@ -74,7 +76,10 @@ def revoke_key(db: Database, key_id: int) -> KeyInfo:
 def any_key(db: Database) -> bool:
     """Whether there is a key that opens."""
     with db.read() as connection:
-        return connection.execute(sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)).limit(1)).first() is not None
+        return (
+            connection.execute(sa.select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None)).limit(1)).first()
+            is not None
+        )
 
 
 def authenticate(db: Database, secret: str) -> str | None:

@@ -56,7 +56,8 @@ def methods_sentence(job: Job) -> str:
 def bibtex(job: Job) -> str:
     """A BibTeX entry for the software, in the version and with the model that made the job."""
     version = job.provenance.get("mien_version", __version__)
-    year = (job.times["created_at"]).year if job.times["created_at"] else ""  # type: ignore[union-attr]
+    created = job.times["created_at"]
+    year = created.year if created else ""
     return (
         "@software{mien,\n"
         "  title   = {Mien: the expression on every face in a folder of photographs},\n"

@@ -82,27 +82,15 @@ def faces_of(connection: sa.Connection, image_ids: list[int]) -> dict[int, list[
 
 def summary(db: Database, job: Job) -> dict[str, Any]:
     """Faces per label, a histogram of confidence, outcomes, errors by code, and seconds per stage."""
-    bin_number = sa.cast(faces.c.confidence * HISTOGRAM_BINS - 0.5, sa.Integer)  # PostgreSQL rounds, SQLite cuts
-    if db.is_sqlite:
-        bin_number = sa.cast(faces.c.confidence * HISTOGRAM_BINS, sa.Integer)
+    # a cast rounds on PostgreSQL and cuts on SQLite
+    scaled = faces.c.confidence * HISTOGRAM_BINS
+    bin_number = sa.cast(scaled if db.is_sqlite else sa.func.floor(scaled), sa.Integer)
+    in_job = faces.c.job_id == job.id
+    failed = sa.and_(images.c.job_id == job.id, images.c.outcome == "failed")
     with db.read() as connection:
-        by_label = dict(
-            connection.execute(
-                sa.select(faces.c.emotion, sa.func.count()).where(faces.c.job_id == job.id).group_by(faces.c.emotion)
-            ).all()  # type: ignore[arg-type]
-        )
-        bins = dict(
-            connection.execute(
-                sa.select(bin_number, sa.func.count()).where(faces.c.job_id == job.id).group_by(bin_number)
-            ).all()  # type: ignore[arg-type]
-        )
-        errors = dict(
-            connection.execute(
-                sa.select(images.c.error_code, sa.func.count())
-                .where(images.c.job_id == job.id, images.c.outcome == "failed")
-                .group_by(images.c.error_code)
-            ).all()  # type: ignore[arg-type]
-        )
+        by_label = _counted(connection, faces.c.emotion, in_job)
+        bins = _counted(connection, bin_number, in_job)
+        errors = _counted(connection, images.c.error_code, failed)
     histogram = [0] * HISTOGRAM_BINS
     for number, count in bins.items():
         histogram[min(max(int(number), 0), HISTOGRAM_BINS - 1)] += count
@@ -113,6 +101,11 @@ def summary(db: Database, job: Job) -> dict[str, Any]:
         "errors": {str(code): int(count) for code, count in sorted(errors.items())},
         "stage_seconds": job.stage_seconds,
     }
+
+
+def _counted(connection: sa.Connection, key: sa.ColumnElement[Any], where: sa.ColumnElement[bool]) -> dict[Any, int]:
+    rows = connection.execute(sa.select(key.label("key"), sa.func.count().label("number")).where(where).group_by(key))
+    return {row.key: row.number for row in rows}
 
 
 def _face_filter(

@@ -18,7 +18,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
-    """What an operator can change. ``MIEN_`` + the upper-case field name is the variable; docs/settings.md lists them."""
+    """What an operator can change; ``MIEN_`` and the upper-case name make the variable (docs/settings.md)."""
 
     model_config = SettingsConfigDict(env_prefix="MIEN_", frozen=True, extra="ignore")
 
@@ -31,7 +31,9 @@ class Settings(BaseSettings):
         "", description="SQLAlchemy URL of the ledger; empty means SQLite in the data folder (mien.sqlite3)."
     )
     broker_url: str = Field("", description="Redis URL of the broker; empty means the embedded one that Mien starts.")
-    models_dir: Path | None = Field(None, description="Folder of installed models; empty means models/ in the data folder.")
+    models_dir: Path | None = Field(
+        None, description="Folder of installed models; empty means models/ in the data folder."
+    )
     roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders whose images jobs may name, separated by ':' (';' on Windows). None by default."
     )
@@ -56,7 +58,9 @@ class Settings(BaseSettings):
     detect_size: int = Field(
         640, ge=64, le=4096, multiple_of=32, description="Longer side, in pixels, at which faces are looked for."
     )
-    min_face_score: float = Field(0.7, gt=0, lt=1, description="Lowest score of the face detector that counts as a face.")
+    min_face_score: float = Field(
+        0.7, gt=0, lt=1, description="Lowest score of the face detector that counts as a face."
+    )
     min_face: int = Field(0, ge=0, description="Smallest face (shorter side, pixels of the upright image) that counts.")
 
     # limits per image
@@ -65,11 +69,19 @@ class Settings(BaseSettings):
     image_timeout_s: float = Field(60.0, gt=0, description="Seconds an engine may work on one image without a sign.")
 
     # the machinery
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device of this worker; auto takes CUDA if it can.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device of this worker; auto takes CUDA if it can."
+    )
     engines: int = Field(0, ge=0, le=1024, description="Engine processes of a worker; 0 means one per core or GPU.")
-    engine_max_rss_bytes: int = Field(2 << 30, ge=256 << 20, description="Memory at which an engine process is renewed.")
-    chunk_size: int = Field(64, ge=1, le=10_000, description="Images in a chunk, the unit that is leased and committed.")
-    chunks_in_flight: int = Field(2, ge=1, le=64, description="Chunks a worker holds at once, so that none waits for a commit.")
+    engine_max_rss_bytes: int = Field(
+        2 << 30, ge=256 << 20, description="Memory at which an engine process is renewed."
+    )
+    chunk_size: int = Field(
+        64, ge=1, le=10_000, description="Images in a chunk, the unit that is leased and committed."
+    )
+    chunks_in_flight: int = Field(
+        2, ge=1, le=64, description="Chunks a worker holds at once, so that none waits for a commit."
+    )
     lease_s: float = Field(60.0, ge=1, description="Seconds a lease lasts without renewal.")
     sweep_interval_s: float = Field(5.0, ge=0.1, description="Seconds between looks for expired leases and due work.")
     drain_s: float = Field(25.0, ge=0, description="Seconds a stopping process may take to hand its work back.")

@@ -1,4 +1,5 @@
-"""Where images come from: a folder inside the allowed roots, walked as a stream and opened without following a way out."""
+# ruff: noqa: PTH - paths are bytes here, which pathlib does not know
+"""Where images come from: a folder inside the allowed roots, walked as a stream, opened without a way out of it."""
 
 from __future__ import annotations
 
@@ -13,9 +14,7 @@ from pathlib import Path
 from mien.errors import ImageError, SourceError
 from mien.paths import path_text
 
-IMAGE_ENDINGS = frozenset(
-    b".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .dib .gif .tif .tiff .heic .heif .mpo".split()
-)
+IMAGE_ENDINGS = frozenset(b".jpg .jpeg .jpe .jfif .png .webp .avif .bmp .dib .gif .tif .tiff .heic .heif .mpo".split())
 """Files are images by their ending, in any case."""
 PASSED_OVER = frozenset({b"__MACOSX", b"Thumbs.db", b"desktop.ini", b"@eaDir"})
 
@@ -122,7 +121,9 @@ def walk(
         folders.extend(sorted(below, reverse=True))
 
 
-def _judged(entry: os.DirEntry[bytes], path: bytes, wanted: list[bytes], unwanted: list[bytes]) -> Found | Skipped:
+def _judged(  # noqa: PLR0911 - one line per rule, read top to bottom
+    entry: os.DirEntry[bytes], path: bytes, wanted: list[bytes], unwanted: list[bytes]
+) -> Found | Skipped:
     if wanted:
         if not _matches(path, wanted):
             return Skipped(path, "excluded")

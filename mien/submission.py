@@ -31,7 +31,9 @@ class FolderSource(BaseModel):
     type: Literal["folder"]
     path: str = Field(min_length=1, max_length=4096, description="Absolute path of the folder on the server.")
     recursive: bool = Field(True, description="Whether sub-folders are walked too.")
-    include: list[Pattern] = Field([], max_length=100, description="Shell patterns that replace the test by file ending.")
+    include: list[Pattern] = Field(
+        [], max_length=100, description="Shell patterns that replace the test by file ending."
+    )
     exclude: list[Pattern] = Field([], max_length=100, description="Shell patterns of files to leave out.")
 
 
@@ -54,7 +56,7 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     source: FolderSource
     model: str | None = Field(None, max_length=300, description="An installed model: name, or name@revision.")
-    options: JobOptions = Field(default_factory=lambda: JobOptions())
+    options: JobOptions = Field(default_factory=JobOptions)
     metadata: dict[str, Any] = Field(default_factory=dict, description="Anything of yours that goes with the job.")
 
 
@@ -86,7 +88,9 @@ def create_job(
     precision = options.precision or settings.precision
     if precision == "int8" and "int8" not in model.precisions:
         raise UnprocessableError(
-            f"The model {model.name} has no int8 export; ask for fp32.", code="precision_unavailable", field="options.precision"
+            f"The model {model.name} has no int8 export; ask for fp32.",
+            code="precision_unavailable",
+            field="options.precision",
         )
     asked = _Asked(
         faces=options.faces,
@@ -142,7 +146,12 @@ def _fingerprint(model: Model, asked: _Asked) -> str:
         "faces": asked.faces,
     }
     if asked.faces == "detect":
-        parts |= {"detector": DETECTOR, "size": asked.detect_size, "score": asked.min_face_score, "face": asked.min_face}
+        parts |= {
+            "detector": DETECTOR,
+            "size": asked.detect_size,
+            "score": asked.min_face_score,
+            "face": asked.min_face,
+        }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

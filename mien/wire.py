@@ -188,7 +188,7 @@ class ModelInfo(Wire):
     name: str
     revision: str
     labels: list[str]
-    precisions: list[str]
+    precisions: dict[str, list[str]] = Field(description="Precisions by device.")
     width: int = Field(description="Width of the model's input, in pixels.")
     height: int
     default: bool = Field(description="Whether jobs that name no model use this one.")
@@ -223,6 +223,13 @@ class WorkerList(Wire):
     items: list[Worker]
 
 
+class Check(Wire):
+    """One part that Mien needs, and whether it answers."""
+
+    ok: bool
+    detail: str
+
+
 class FieldProblem(Wire):
     """One of several defects of a request."""
 
@@ -241,3 +248,18 @@ class Problem(Wire):
     request_id: str
     field: str | None = Field(None, description="The part of the request that is wrong.")
     errors: list[FieldProblem] | None = Field(None, description="Every defect, where there are several.")
+    checks: dict[str, Check] | None = Field(None, description="Of /readyz: what works and what does not.")
+
+
+class Health(Wire):
+    """The front end lives."""
+
+    status: Literal["alive"]
+    version: str
+
+
+class Readiness(Wire):
+    """Mien can do its work."""
+
+    status: Literal["ready"]
+    checks: dict[str, Check]

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 
 from celery import Celery
 
+from mien.control import source_away
 from mien.database import Database
 from mien.errors import ImageError, LeaseLostError, ModelError, UnavailableError
 from mien.ledger.cache import look_up, may_have
 from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
 from mien.ledger.lease import ChunkLease, LeasedImage, Taker, hand_back, renew_chunk, take_chunk
 from mien.ledger.work import fail_job, set_notice
-from mien.control import source_away
 from mien.models import ModelStore
 from mien.queue import CONTROL_QUEUE, PURGE, ring
 from mien.settings import Settings
@@ -240,7 +240,7 @@ def _as_outcome(result: ImageResult) -> ImageOutcome:
         error=result.error,
         width=result.width,
         height=result.height,
-        bytes=result.bytes,
+        file_bytes=result.bytes,
         format=result.format,
         sha256=result.sha256,
         faces=tuple(

@@ -17,7 +17,7 @@ from mien.database import Database
 from mien.errors import MienError
 from mien.heartbeat import BEAT_EVERY_S, beat, leave
 from mien.models import ModelStore
-from mien.queue import CLASSIFY, CLASSIFY_QUEUES, EXPAND, CONTROL_QUEUE, PURGE, ring
+from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, ring
 from mien.resources import resource
 from mien.settings import Settings, load_settings
 from worker.classify import Classifying
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Process:
-    """State shared by the tasks of one Celery process; everything is made on first use, after the process has started."""
+    """State shared by the tasks of one Celery process; everything is made on first use, after its start."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -121,7 +121,7 @@ class Process:
         )
 
     def _every(self, seconds: float, work: Callable[[], None], name: str) -> None:
-        """Run ``work`` now and then every ``seconds``, until the process stops. What fails is logged and tried again."""
+        """Run ``work`` now and every ``seconds`` until the process stops. What fails is logged and tried again."""
 
         def loop() -> None:
             while True:

@@ -26,14 +26,16 @@ def may_have(db: Database, lease: ChunkLease) -> bool:
     with db.read() as connection:
         return (
             connection.execute(
-                sa.select(jobs.c.id).where(_same_answer(lease), jobs.c.id != lease.job_id, jobs.c.ok + jobs.c.no_face > 0)
+                sa.select(jobs.c.id).where(
+                    _same_answer(lease), jobs.c.id != lease.job_id, jobs.c.ok + jobs.c.no_face > 0
+                )
             ).first()
             is not None
         )
 
 
 def look_up(db: Database, lease: ChunkLease, hashes: Collection[bytes]) -> dict[bytes, ImageOutcome]:
-    """What is known of these contents (SHA-256): hash -> outcome, with ``image_id`` 0, to be put under an image's own id."""
+    """What is known of these contents: SHA-256 -> outcome, with ``image_id`` 0, to be put under an image's own id."""
     if not hashes:
         return {}
     with db.read() as connection:
@@ -62,7 +64,7 @@ def look_up(db: Database, lease: ChunkLease, hashes: Collection[bytes]) -> dict[
             outcome=row.outcome,
             width=row.width,
             height=row.height,
-            bytes=row.bytes,
+            file_bytes=row.bytes,
             format=row.format,
             sha256=content,
             faces=tuple(found.get(row.id, ())),

@@ -1,4 +1,4 @@
-"""The commit: a chunk's faces, outcomes, state and the job's counters in one transaction, if the token still matches."""
+"""The commit: a chunk's faces, outcomes, state and the job's counters in one transaction, if the token matches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOX_DIGITS = 1
 
 @dataclass(frozen=True)
 class FaceOutcome:
-    """One face: its box in pixels of the upright image, the detector's score, the probability of each label in order."""
+    """One face: its box in pixels of the upright image, the detector's score, each label's probability in order."""
 
     x: float
     y: float
@@ -41,7 +41,7 @@ class ImageOutcome:
     error: str | None = None
     width: int | None = None
     height: int | None = None
-    bytes: int | None = None
+    file_bytes: int | None = None
     format: str | None = None
     sha256: bytes | None = None
     faces: tuple[FaceOutcome, ...] = ()
@@ -77,9 +77,7 @@ def commit_chunk(db: Database, lease: ChunkLease, outcomes: Sequence[ImageOutcom
             connection, lease.job_id, now, _moved(outcomes), last_commit_at=now, notice_code=_unless_folders(),
             notice=sa.case((jobs.c.notice_code == "folders_unreadable", jobs.c.notice), else_=None),
         )  # fmt: skip
-        connection.execute(
-            chunks.update().where(chunks.c.id == lease.chunk_id).values(commit_number=row.commits)
-        )
+        connection.execute(chunks.update().where(chunks.c.id == lease.chunk_id).values(commit_number=row.commits))
     return str(row.status)
 
 
@@ -108,7 +106,9 @@ def _check(lease: ChunkLease, outcomes: Sequence[ImageOutcome]) -> None:
     for outcome in outcomes:
         if outcome.outcome not in ("ok", "no_face", "failed"):
             raise ValueError(f"{outcome.outcome!r} is no outcome of classification")
-        if (outcome.outcome == "ok") != bool(outcome.faces) or (outcome.outcome == "failed") != bool(outcome.error_code):
+        if (outcome.outcome == "ok") != bool(outcome.faces) or (outcome.outcome == "failed") != bool(
+            outcome.error_code
+        ):
             raise ValueError(f"the outcome {outcome.outcome!r} contradicts its faces or its error")
         if any(len(face.probabilities) != len(lease.labels) for face in outcome.faces):
             raise ValueError("a face has another number of probabilities than the job has labels")
@@ -142,7 +142,7 @@ def _image_row(outcome: ImageOutcome) -> dict[str, Any]:
         "new_error": outcome.error,
         "new_width": outcome.width,
         "new_height": outcome.height,
-        "new_bytes": outcome.bytes,
+        "new_bytes": outcome.file_bytes,
         "new_format": outcome.format,
         "new_sha256": outcome.sha256,
         "new_faces": len(outcome.faces),

@@ -6,6 +6,7 @@ import datetime as dt
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -97,7 +98,7 @@ def take_chunk(db: Database, taker: Taker, lease_s: float) -> ChunkLease | None:
     return None
 
 
-def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[tuple[object, ...]]]:
+def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]]:
     in_work = (
         sa.select(chunks.c.job_id, sa.func.count().label("number"))
         .where(chunks.c.state == "leased")
@@ -125,8 +126,7 @@ def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[tupl
     return connection.execute(statement).all()
 
 
-def _as_lease(job: sa.Row[tuple[object, ...]], chunk: sa.Row[tuple[int, bool]], token: str,
-              waiting: Sequence[sa.Row[tuple[int, int, bytes]]]) -> ChunkLease:
+def _as_lease(job: sa.Row[Any], chunk: Any, token: str, waiting: Sequence[Any]) -> ChunkLease:
     row = job._mapping
     return ChunkLease(
         chunk_id=chunk.id,

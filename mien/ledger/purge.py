@@ -38,9 +38,7 @@ def end_pending_slice(db: Database, lease: JobLease) -> bool:
         ended = connection.execute(
             images.update()
             .where(images.c.chunk_id.in_(due), images.c.outcome == "pending")
-            .values(
-                outcome=outcome, error_code=job.error_code if failed else None, error=job.error if failed else None
-            )
+            .values(outcome=outcome, error_code=job.error_code if failed else None, error=job.error if failed else None)
         ).rowcount
         check_job(connection, lease, now)
         commits = move_counters(

@@ -30,7 +30,7 @@ def begin_retry(db: Database, lease: JobLease) -> bool:
 
 
 def retry_slice(db: Database, lease: JobLease, after: int, chunk_size: int) -> int | None:
-    """Move the next failed images (ids above ``after``) into new chunks; gives the last id, None when there are no more.
+    """Move the next failed images (ids above ``after``) into new chunks; gives the last id, None when there is none.
 
     A path too long stays failed: trying again cannot help.
     """
@@ -69,13 +69,13 @@ def finish_retry(db: Database, lease: JobLease) -> None:
 def move_to_new_chunk(connection: sa.Connection, job_id: int, image_ids: tuple[int, ...], losses: int = 0) -> None:
     """Make a due chunk of these images, each ``pending`` from here on."""
     chunk_id = connection.execute(
-        chunks.insert()
-        .values(job_id=job_id, state="due", images=len(image_ids), losses=losses)
-        .returning(chunks.c.id)
+        chunks.insert().values(job_id=job_id, state="due", images=len(image_ids), losses=losses).returning(chunks.c.id)
     ).scalar_one()
     connection.execute(
         images.update()
         .where(images.c.id == sa.bindparam("image_id"))
-        .values(chunk_id=chunk_id, position=sa.bindparam("new_position"), outcome="pending", error_code=None, error=None),
+        .values(
+            chunk_id=chunk_id, position=sa.bindparam("new_position"), outcome="pending", error_code=None, error=None
+        ),
         [{"image_id": image_id, "new_position": position} for position, image_id in enumerate(image_ids)],
     )

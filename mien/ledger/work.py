@@ -33,14 +33,10 @@ def _wants_expansion() -> sa.ColumnElement[bool]:
 
 def _wants_purge() -> sa.ColumnElement[bool]:
     # a job that failed while images were pending has to give each of them an outcome
-    return sa.or_(
-        jobs.c.status.in_(("cancelling", "deleting")), sa.and_(jobs.c.status == "failed", jobs.c.pending > 0)
-    )
+    return sa.or_(jobs.c.status.in_(("cancelling", "deleting")), sa.and_(jobs.c.status == "failed", jobs.c.pending > 0))
 
 
-def take_job(
-    db: Database, owner: str, lease_s: float, *, purge: bool, skip: Collection[int] = ()
-) -> JobLease | None:
+def take_job(db: Database, owner: str, lease_s: float, *, purge: bool, skip: Collection[int] = ()) -> JobLease | None:
     """Lease the oldest job that waits for expansion or retry (``purge=False``), or for cancelling or deletion.
 
     Jobs in ``skip`` (by id) are passed over: the caller has found that they cannot go on just now.

@@ -172,7 +172,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("images", sa.Integer(), nullable=False),
         sa.Column("losses", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("suspect", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("suspect", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("token", sa.String(length=32), nullable=True),
         sa.Column("lease_owner", sa.String(length=200), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
@@ -242,7 +242,7 @@ def upgrade() -> None:
         sa.Column("format", sa.String(length=8), nullable=True),
         sa.Column("sha256", sa.LargeBinary(length=32), nullable=True),
         sa.Column("faces", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("cached", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("cached", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.CheckConstraint(
             "outcome IN ('pending', 'ok', 'no_face', 'failed', 'cancelled')", name=op.f("ck_images_outcome")
         ),

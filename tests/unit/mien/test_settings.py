@@ -1,0 +1,54 @@
+"""Settings: each with name, default and meaning; bad values refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mien.errors import SettingsError
+from mien.settings import Settings, load_settings
+
+DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
+
+
+def test_every_setting_has_a_meaning_and_is_documented() -> None:
+    text = DOCS.read_text()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert f"`MIEN_{name.upper()}`" in text, f"docs/settings.md does not name MIEN_{name.upper()}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("MIEN_PORT", "http", "integer"),
+        ("MIEN_PORT", "70000", "less than or equal to 65535"),
+        ("MIEN_ROOTS", "/photos:relative", "'relative' is not"),
+        ("MIEN_DETECT_SIZE", "300", "multiple of 32"),
+        ("MIEN_PRECISION", "fp8", "fp32"),
+        ("MIEN_BOOTSTRAP_KEY", "short", "32 to 200"),
+        ("MIEN_CHUNK_SIZE", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert variable in caught.value.detail
+    assert says in caught.value.detail
+
+
+def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIEN_ROOTS", f"/photos:{tmp_path}")
+    monkeypatch.setenv("MIEN_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("MIEN_ALLOWED_HOSTS", "mien.example, photos.example")
+    settings = load_settings()
+    assert settings.roots == (Path("/photos"), tmp_path)
+    assert settings.allowed_hosts == ("mien.example", "photos.example")
+    assert settings.database == f"sqlite:///{tmp_path}/mien.sqlite3"
+    assert settings.models == tmp_path / "models"
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "k" * 40 not in repr(load_settings(bootstrap_key="k" * 40, api_key="k" * 40))
