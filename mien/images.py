@@ -44,13 +44,14 @@ _DECODER_ERRORS = (
 _UNSUPPORTED = (
     (b"8BPS", "Photoshop"), (b"%PDF", "PDF"), (b"%!PS", "PostScript"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG"),
     (b"\xff\x0a", "JPEG XL"), (b"\x00\x00\x00\x0cJXL ", "JPEG XL"), (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"), (b"SIMPLE  =", "FITS"), (b"v/1\x01", "OpenEXR"), (b"#?RADIANCE", "Radiance HDR"),
-    (b"FUJIFILMCCD-RAW", "Fujifilm raw"), (b"\x00\x00\x01\x00", "icon"), (b"DDS ", "DDS"), (b"qoif", "QOI"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"), (b"SIMPLE  =", "FITS"), (b"v/1\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"), (b"FUJIFILMCCD-RAW", "Fujifilm raw"),
+    (b"\x00\x00\x01\x00", "icon"), (b"DDS ", "DDS"), (b"qoif", "QOI"),
 )  # fmt: skip
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
-# libjpeg's warnings that leave a part of the picture grey or garbled; the others (stray bytes, odd JFIF versions) do not.
+# libjpeg's warnings that leave a part of the picture grey or garbled; others (stray bytes, odd JFIF versions) do not.
 _JPEG_TRUNCATED = ("Premature end of JPEG file",)
 _JPEG_CORRUPT = ("premature end of data segment", "bad Huffman code", "found marker")
 _JPEG_UNSUPPORTED = ("Unsupported JPEG", "Unsupported color conversion", "precision", "rithmetic")
@@ -143,7 +144,7 @@ def _open(data: bytes | memoryview, max_pixels: int) -> Image.Image:
     if len(data) == 0:
         raise ImageError("empty_file", "The file is empty.")
     start = bytes(data[:32])
-    formats = _FORMATS
+    formats: tuple[str, ...] = _FORMATS
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and start[8:12] not in _AVIF_BRANDS:
         formats = _heif_formats()
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own watch then holds at the same ceiling
@@ -197,7 +198,8 @@ def _unidentified(start: bytes, size: int) -> ImageError:
 def _too_large(width: int, height: int, max_pixels: int) -> ImageError:
     return ImageError(
         "too_large",
-        f"The image has {width} x {height} = {width * height:,} pixels; the ceiling is {max_pixels:,} (MIEN_MAX_PIXELS).",
+        f"The image has {width} x {height} = {width * height:,} pixels, more than the ceiling of {max_pixels:,} "
+        "(MIEN_MAX_PIXELS).",
     )
 
 
@@ -298,7 +300,8 @@ def _from_levels(levels: npt.NDArray[Any]) -> Image.Image:
 def _integers_to_levels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """32 bit integers: taken as 16 bit (the usual content), or as full 32 bit where they go beyond."""
     shift = 8 if int(values.max()) <= 0xFFFF else 23
-    return np.clip(values >> shift, 0, 255)
+    levels: npt.NDArray[Any] = np.clip(values >> shift, 0, 255)
+    return levels
 
 
 def _floats_to_levels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -306,7 +309,8 @@ def _floats_to_levels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     highest = float(finite.max())
     unit = 255.0 if highest <= 1 else 1.0 if highest <= 255 else 1 / 257
-    return np.clip(np.rint(finite * unit), 0, 255)
+    levels: npt.NDArray[Any] = np.clip(np.rint(finite * unit), 0, 255)
+    return levels
 
 
 def _upright(pixels: RGB, orientation: int) -> RGB:

@@ -105,14 +105,10 @@ def load_model(folder: Path | str) -> Model:
     labels = _labels(_read_json(folder, CONFIG), folder)
     spec = _read_json(folder, MIEN)
     if spec.get("format") != MIEN_FORMAT:
-        raise _bad(
-            folder, MIEN, "format", f"is {spec.get('format')!r}; this version of Mien reads format {MIEN_FORMAT}"
-        )
+        raise _bad(folder, MIEN, "format", f"is {spec.get('format')!r}; this Mien reads format {MIEN_FORMAT}")
     name = spec.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _bad(
-            folder, MIEN, "name", "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
-        )
+        raise _bad(folder, MIEN, "name", "must be 1 to 64 of a-z, 0-9, '.', '_', '-', the first a letter or digit")
     onnx = _onnx_files(spec, folder)
     has_weights = any(folder.glob("*.safetensors"))
     if not onnx and not has_weights:

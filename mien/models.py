@@ -13,6 +13,9 @@ from mien.model_folder import CropSpec, InputSpec, Model, deciding_files, load_m
 
 __all__ = ["CropSpec", "InputSpec", "Model", "ModelStore", "load_model", "revision_of"]
 
+Pairs = list[tuple[str, str]]
+"""(name, revision)."""
+
 DEFAULT = "default"
 _CHOSEN = "chosen.ref"
 _SHIPPED = "shipped.ref"
@@ -124,7 +127,7 @@ class ModelStore:
     def _place(self, name: str, revision: str) -> Path:
         return self.directory / name / revision
 
-    def _installed(self) -> list[tuple[str, str]]:
+    def _installed(self) -> Pairs:
         pairs = []
         for folder in sorted(self.directory.glob("*/*/")):
             name, revision = folder.parent.name, folder.name
@@ -184,5 +187,5 @@ class ModelStore:
         fresh.replace(self.directory / file)
 
     @staticmethod
-    def _shown(pairs: list[tuple[str, str]]) -> str:
+    def _shown(pairs: Pairs) -> str:
         return ", ".join(f"{name}@{revision[:_SHORT]}" for name, revision in pairs) or "none"
