@@ -1,4 +1,3 @@
-# ruff: noqa: PTH - paths are bytes here, which pathlib does not know
 """Where images come from: a folder inside the allowed roots, walked as a stream, opened without a way out of it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ledger's tests run on both databases."""
+"""Tests of the ledger run on both databases."""
 
 from __future__ import annotations
 
