@@ -1,0 +1,67 @@
+"""From the ledger's objects to the answers of the API (``mien.wire``)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mien import wire
+from mien.heartbeat import WorkerInfo
+from mien.jobs import Job
+from mien.models import Model
+
+
+def job_status(job: Job) -> wire.JobStatus:
+    """A job as the API gives it."""
+    return wire.JobStatus.model_validate(
+        {
+            "id": job.public_id,
+            "status": job.status,
+            "complete": job.complete,
+            "source": {
+                "type": job.source_type,
+                "path": job.source_text,
+                "recursive": job.recursive,
+                "include": job.include,
+                "exclude": job.exclude,
+            },
+            "model": {"name": job.model, "revision": job.model_revision, "labels": list(job.labels)},
+            "options": {
+                "faces": job.faces_mode,
+                "precision": job.precision,
+                "detect_size": job.detect_size,
+                "min_face_score": job.min_face_score,
+                "min_face": job.min_face,
+            },
+            "metadata": job.metadata,
+            "counts": job.counts,
+            **job.times,
+            "images_per_s": job.images_per_s,
+            "eta_s": job.eta_s,
+            "stage_seconds": job.stage_seconds,
+            "error": _reason(job.error_code, job.error),
+            "notice": _reason(job.notice_code, job.notice),
+        }
+    )
+
+
+def model_info(model: Model, default: Model) -> wire.ModelInfo:
+    """A model as the API gives it."""
+    return wire.ModelInfo(
+        name=model.name,
+        revision=model.revision,
+        labels=list(model.labels),
+        precisions={device: list(names) for device, names in model.precisions.items()},
+        width=model.input.width,
+        height=model.input.height,
+        default=(model.name, model.revision) == (default.name, default.revision),
+        notes=model.notes,
+    )
+
+
+def worker(info: WorkerInfo) -> wire.Worker:
+    """A worker as the API gives it."""
+    return wire.Worker.model_validate(dataclasses.asdict(info))
+
+
+def _reason(code: str | None, detail: str | None) -> wire.Reason | None:
+    return None if code is None else wire.Reason(code=code, detail=detail or "")

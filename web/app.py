@@ -1,0 +1,99 @@
+"""The front end as a WSGI application: ``gunicorn "web.app:create_app()" -c python:web.serving``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from flask_openapi.openapi import OpenAPI
+from pydantic import BaseModel
+
+from mien import wire
+from mien.database import Database
+from mien.errors import SettingsError, UnavailableError
+from mien.models import ModelStore
+from mien.resources import MissingResourceError, resource
+from mien.settings import Settings, load_settings
+from web import auth, openapi, pages, problems, request_id, security
+from web.api import api
+from web.doorbell import Doorbell
+from web.exports import exports
+from web.health import health
+from web.json_body import JsonRequest, StrictJson
+from web.services import EXTENSION, Services, Waiting
+
+log = logging.getLogger(__name__)
+
+ANSWERS: list[type[BaseModel]] = [
+    wire.JobStatus,
+    wire.JobPage,
+    wire.ResultPage,
+    wire.Summary,
+    wire.Citation,
+    wire.ModelList,
+    wire.WorkerList,
+    wire.Health,
+    wire.Readiness,
+    wire.Problem,
+]
+"""The models that the operations' answers refer to in the OpenAPI document."""
+KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key (`mien keys create`) or the local token."}
+
+
+def create_app(settings: Settings | None = None) -> OpenAPI:
+    """Make the application; ``settings`` are read from the environment when none are given.
+
+    Raises:
+        SettingsError: a setting cannot be used, or others could reach a Mien that has no API key.
+    """
+    settings = settings or load_settings()
+    db = Database(settings.database)
+    _check_keys(settings, db)
+    app = OpenAPI(
+        "web",
+        info=openapi.info(),
+        doc_ui=False,
+        security_schemes={"key": KEY_SCHEME},
+        validation_error_status=400,
+        validation_error_model=wire.Problem,
+        validation_error_callback=problems.on_invalid_request,
+    )
+    app.request_class = JsonRequest
+    app.json = StrictJson(app)
+    app.url_map.strict_slashes = False
+    app.config.update(MAX_CONTENT_LENGTH=settings.max_request_bytes, SEND_FILE_MAX_AGE_DEFAULT=3600)
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    app.extensions[EXTENSION] = Services(
+        settings=settings,
+        db=db,
+        store=ModelStore(settings.models, _shipped_model()),
+        doorbell=Doorbell(settings),
+        waiting=Waiting(settings.web_threads),
+    )
+    problems.install(app)
+    app.after_request(request_id.add_request_id)
+    security.install(app, settings)
+    auth.install(app, settings)
+    for part in (api, exports, health):
+        app.register_api(part)
+    openapi.install(app, ANSWERS)
+    pages.install(app)
+    return app
+
+
+def _shipped_model() -> Path | None:
+    try:
+        return resource("models/default")
+    except MissingResourceError as error:
+        # the front end still shows jobs and results; a new job is told that there is no model
+        log.error("%s", error.detail)
+        return None
+
+
+def _check_keys(settings: Settings, db: Database) -> None:
+    try:
+        auth.require_key_beyond_loopback(settings, db)
+    except UnavailableError as error:
+        raise SettingsError(
+            f"Whether there is an API key cannot be seen: {error.detail} Run `mien migrate` first.", code="no_key"
+        ) from None

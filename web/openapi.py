@@ -1,0 +1,107 @@
+"""The OpenAPI document: what flask-openapi gathers from the views, with our errors and headers told truly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, jsonify
+from flask_openapi.models.info import Info
+from flask_openapi.openapi import OpenAPI
+from pydantic import BaseModel
+
+from mien import __version__
+from web.problems import PROBLEM_JSON
+
+VERSION = "3.1.0"
+SECURITY: list[dict[str, list[str]]] = [{"key": []}, {}]
+DESCRIPTION = (
+    "Reads the expression on every face in a folder of photographs: one row per face, never an image lost. "
+    "Labels describe expressions as a model reads them, not what people feel."
+)
+REQUEST_ID = {"X-Request-ID": {"description": "The id of this request, also in the log.", "schema": {"type": "string"}}}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer"}}}
+ETAG = {"ETag": {"description": "Changes with the job; give it as If-None-Match.", "schema": {"type": "string"}}}
+LOCATION = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
+COMPLETE = {
+    "Mien-Complete": {
+        "description": "Whether every image had its outcome when the export began.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    }
+}
+
+_PROBLEMS = {
+    400: "The request is not valid; `field` says where.",
+    401: "An API key is needed.",
+    403: "This is not allowed.",
+    404: "There is no such job of yours.",
+    409: "The state of the job does not allow this.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    422: "The request is understood, but cannot be carried out as it stands.",
+    503: "A part that Mien needs does not answer just now.",
+}
+
+
+def json_answer(model: type[BaseModel], description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A JSON answer for an operation's ``responses``."""
+    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {
+        "description": description,
+        "headers": REQUEST_ID | (headers or {}),
+        "content": {"application/json": {"schema": reference}},
+    }
+
+
+def text_answer(kind: str, description: str) -> dict[str, Any]:
+    """A streamed export for an operation's ``responses``."""
+    return {
+        "description": description,
+        "headers": REQUEST_ID | COMPLETE,
+        "content": {kind: {"schema": {"type": "string"}}},
+    }
+
+
+def problems(*statuses: int) -> dict[str | int, Any]:
+    """The errors of an operation; 400, 401 and 503 can always come."""
+    return {
+        status: {
+            "description": _PROBLEMS[status],
+            "headers": REQUEST_ID | (RETRY_AFTER if status == 503 else {}),
+            "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({400, 401, 503, *statuses})
+    }
+
+
+def info() -> Info:
+    """Title and version."""
+    return Info(title="Mien", version=__version__, description=DESCRIPTION)
+
+
+def install(app: OpenAPI, models: list[type[BaseModel]]) -> None:
+    """Serve the document at ``/openapi.json``; ``models`` are the answers that operations refer to."""
+    app.openapi_version = VERSION
+    for model in models:
+        _add_component(app.components_schemas, model)
+    document: dict[str, Any] = {}
+
+    @app.get("/openapi.json", doc_ui=False)
+    def openapi() -> Response:
+        if not document:
+            document.update(_finished(app.api_doc))
+        return jsonify(document)
+
+
+def _add_component(components: dict[str, Any], model: type[BaseModel]) -> None:
+    schema = model.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+    components.update(schema.pop("$defs", {}))
+    components[model.__name__] = schema
+
+
+def _finished(document: dict[str, Any]) -> dict[str, Any]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("deprecated", None)
+            if "description" in operation:
+                operation["description"] = operation["description"].replace("<br/>", "\n").strip()
+    return document

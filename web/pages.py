@@ -1,0 +1,237 @@
+"""The pages: submit a folder, watch its job, take the results. They work without script, which only saves reloading."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+from pathlib import Path
+from typing import cast
+
+from flask import Blueprint, Flask, Response, make_response, redirect, render_template, request, session, url_for
+from pydantic import ValidationError
+
+from mien import __version__
+from mien.errors import MienError, UnauthorizedError
+from mien.heartbeat import live_workers
+from mien.jobs import Job, get_job, list_jobs, request_cancel, request_delete, request_retry
+from mien.paths import path_text
+from mien.queue import EXPAND, PURGE
+from mien.results import results_page
+from mien.submission import JobRequest, create_job
+from web.auth import SESSION_KEY, caller, caller_of
+from web.charts import bar_chart
+from web.long_poll import etag_of
+from web.services import services
+from web.summaries import recent_summary
+
+RECENT_JOBS = 20
+FIRST_RESULTS = 50
+RELOAD_S = 5
+
+pages = Blueprint("pages", __name__)
+
+
+def install(app: Flask) -> None:
+    """Serve the pages."""
+    app.register_blueprint(pages)
+    app.add_template_filter(_count, "count")
+    app.add_template_filter(_percent, "percent")
+    app.add_template_filter(_duration, "duration")
+    app.add_template_filter(_moment, "moment")
+    app.context_processor(lambda: {"version": __version__, "reload_s": RELOAD_S})
+
+
+@pages.get("/")
+def start() -> Response:
+    """The form, and the jobs."""
+    return _start_page()
+
+
+@pages.post("/")
+def submit() -> Response:
+    """Submit the form's folder and go to its job; what is wrong is said beside the field."""
+    parts, who = services(), caller()
+    try:
+        asked = JobRequest.model_validate(
+            {
+                "source": {
+                    "type": "folder",
+                    "path": request.form.get("path", "").strip(),
+                    "recursive": "recursive" in request.form,
+                },
+                "options": {"faces": request.form.get("faces", "detect")},
+            }
+        )
+        job, _ = create_job(
+            parts.db,
+            parts.settings,
+            parts.store,
+            who.owner,
+            asked,
+            idempotency_key=_once(asked),
+            any_folder=who.any_folder,
+        )
+    except ValidationError:
+        return _start_page(MienError("Name a folder on the server, from / on.", field="source.path"), 400)
+    except MienError as error:
+        if error.status >= 500:
+            raise
+        return _start_page(error, error.status)
+    parts.doorbell.ring(EXPAND)
+    return cast(Response, redirect(url_for("pages.job", job_id=job.public_id), 303))
+
+
+@pages.get("/jobs/<job_id>")
+def job(job_id: str) -> Response:
+    """A job: how far it is, what it found."""
+    found = _job(job_id)
+    return make_response(render_template("job.html", **_job_facts(found)))
+
+
+@pages.get("/jobs/<job_id>/live")
+def live(job_id: str) -> Response:
+    """The part of the job's page that changes, for the script that polls it with If-None-Match."""
+    found = _job(job_id)
+    # a running job's rate, and what waits for a worker, change without the job's row
+    tag = etag_of(found)
+    if request.if_none_match.contains_weak(tag):
+        answer = make_response("", 304)
+    else:
+        answer = make_response(render_template("live.html", **_job_facts(found)))
+    answer.set_etag(tag, weak=True)
+    return answer
+
+
+@pages.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    """End the job early."""
+    request_cancel(services().db, caller().owner, job_id)
+    services().doorbell.ring(PURGE)
+    return _back_to(job_id)
+
+
+@pages.post("/jobs/<job_id>/retry")
+def retry(job_id: str) -> Response:
+    """Try its failed images again."""
+    request_retry(services().db, caller().owner, job_id)
+    services().doorbell.ring(EXPAND)
+    return _back_to(job_id)
+
+
+@pages.get("/jobs/<job_id>/delete")
+def confirm_delete(job_id: str) -> Response:
+    """Ask before deleting."""
+    return make_response(render_template("delete.html", job=_job(job_id)))
+
+
+@pages.post("/jobs/<job_id>/delete")
+def delete(job_id: str) -> Response:
+    """Delete the job and everything of it."""
+    request_delete(services().db, caller().owner, job_id)
+    services().doorbell.ring(PURGE)
+    return cast(Response, redirect(url_for("pages.start"), 303))
+
+
+@pages.get("/sign-in")
+def sign_in() -> Response:
+    """Ask for a key."""
+    return make_response(render_template("sign_in.html", next=_inner(request.args.get("next")), error=None))
+
+
+@pages.post("/sign-in")
+def sign_in_submit() -> Response:
+    """Keep the key in the session's cookie, if it opens."""
+    secret = request.form.get("key", "").strip()
+    target = _inner(request.form.get("next"))
+    if caller_of(secret, services().settings, services().db) is None:
+        error = UnauthorizedError("This key does not open here. Check that all of it was copied.", code="bad_key")
+        return make_response(render_template("sign_in.html", next=target, error=error), 401)
+    session.clear()
+    session[SESSION_KEY] = secret
+    return cast(Response, redirect(target, 303))
+
+
+@pages.post("/sign-out")
+def sign_out() -> Response:
+    """Forget the key."""
+    session.clear()
+    return cast(Response, redirect(url_for("pages.sign_in"), 303))
+
+
+def _start_page(error: MienError | None = None, status: int = 200) -> Response:
+    parts, who = services(), caller()
+    body = render_template(
+        "start.html",
+        error=error,
+        form=request.form,
+        picked=request.args.get("path"),
+        once=os.urandom(16).hex(),
+        roots=[path_text(os.fsencode(root)) for root in parts.settings.roots],
+        any_folder=who.any_folder,
+        jobs=list_jobs(parts.db, who.owner, limit=RECENT_JOBS),
+        has_workers=bool(live_workers(parts.db)),
+        caller=who,
+    )
+    return make_response(body, status)
+
+
+def _once(asked: JobRequest) -> str | None:
+    """The same form sent twice makes one job; the form changed after going back makes another."""
+    once = request.form.get("once")
+    return hashlib.sha256(f"{once}\n{asked.model_dump_json()}".encode()).hexdigest() if once else None
+
+
+def _job(job_id: str) -> Job:
+    return get_job(services().db, caller().owner, job_id)
+
+
+def _job_facts(job: Job) -> dict[str, object]:
+    db = services().db
+    facts = recent_summary(db, job)
+    return {
+        "job": job,
+        "caller": caller(),
+        "name": Path(job.source_text or "").name or job.source_text,
+        "chart": bar_chart(facts["faces"]),
+        "errors": facts["errors"],
+        "results": results_page(db, job, limit=FIRST_RESULTS),
+        "done": job.counts["total"] - job.counts["pending"],
+        "expanding": job.times["expanding_at"] is None or (job.status == "expanding"),
+        "has_workers": job.is_final or bool(live_workers(db)),
+    }
+
+
+def _back_to(job_id: str) -> Response:
+    return cast(Response, redirect(url_for("pages.job", job_id=job_id), 303))
+
+
+def _inner(target: str | None) -> str:
+    """``target`` where it is a path of ours, else the start page: no link leads elsewhere through signing in."""
+    if target and target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable():
+        return target
+    return url_for("pages.start")
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}%"
+
+
+def _duration(seconds: float | None) -> str:
+    """As people say it: 8 s, 3 min 20 s, 2 h 5 min."""
+    if seconds is None:
+        return ""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _moment(time: dt.datetime | None) -> str:
+    return "" if time is None else time.strftime("%Y-%m-%d %H:%M:%S UTC")

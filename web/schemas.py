@@ -1,0 +1,100 @@
+"""The query parameters and path parts of the API. Unknown parameters are refused, so that a typing error is seen."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from mien.results import MAX_LIMIT
+from mien.wire import EndedOutcome, Status
+
+MAX_WAIT_S = 30
+
+Cursor = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class Query(BaseModel):
+    """Base of every query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NoQuery(Query):
+    """Nothing is asked but the address itself."""
+
+
+class JobPath(BaseModel):
+    """The job in an address."""
+
+    job_id: str = Field(description="The job's id, as POST /api/v1/jobs gave it.", max_length=64)
+
+
+class SubmitHeader(BaseModel):
+    """What goes with a submission."""
+
+    idempotency_key: str | None = Field(
+        None,
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text of yours, new for each new job: repeats with the same key and body get the same job.",
+    )
+
+
+class JobHeader(BaseModel):
+    """What the client knows already."""
+
+    if_none_match: str | None = Field(None, alias="If-None-Match", description="The ETag of an earlier answer.")
+
+
+class JobsQuery(Query):
+    """Which jobs."""
+
+    after: Cursor | None = Field(None, description="`next` of the page before.")
+    limit: int = Field(50, ge=1, le=MAX_LIMIT, description="Jobs on a page.")
+    status: Status | None = Field(None, description="Only jobs in this state.")
+
+
+class JobQuery(Query):
+    """How long to wait for news."""
+
+    wait: float = Field(
+        0,
+        ge=0,
+        le=MAX_WAIT_S,
+        allow_inf_nan=False,
+        description="Seconds to wait for a change from the state in If-None-Match, or without one for the end of the "
+        "job. Answers at once when half of the server's threads wait already.",
+    )
+
+
+class ResultsQuery(Query):
+    """Which results. Filters on faces keep an image when one of its faces meets all of them."""
+
+    after: Cursor | None = Field(None, description="`next` of the page before.")
+    limit: int = Field(100, ge=1, le=MAX_LIMIT, description="Images on a page.")
+    emotion: str | None = Field(None, max_length=100, description="Only images with a face of this label.")
+    label: str | None = Field(None, max_length=100, description="Another name for `emotion`.")
+    outcome: EndedOutcome | None = Field(None, description="Only images with this outcome.")
+    min_confidence: float | None = Field(None, ge=0, le=1, description="Lowest confidence of a face.")
+    max_confidence: float | None = Field(None, ge=0, le=1, description="Highest confidence of a face.")
+    prefix: str | None = Field(None, max_length=2000, description="Only files whose path begins so.")
+
+    @model_validator(mode="after")
+    def _sensible(self) -> ResultsQuery:
+        if self.emotion is not None and self.label is not None and self.emotion != self.label:
+            raise ValueError("`label` and `emotion` are two names of one filter; give one of them")
+        low, high = self.min_confidence, self.max_confidence
+        if low is not None and high is not None and low > high:
+            raise ValueError("`min_confidence` is above `max_confidence`: no face could meet both")
+        return self
+
+
+class ExportQuery(Query):
+    """How to write a table."""
+
+    spreadsheet: bool = Field(
+        False, description="Put a ' before text that a spreadsheet would run as a formula; names are exact without it."
+    )

@@ -1,0 +1,106 @@
+"""What protects a browser and its user: response headers, the Host check, and the refusal of cross-site requests."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, request
+
+from mien.errors import ForbiddenError, InvalidRequestError
+from mien.settings import Settings
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def install(app: Flask, settings: Settings) -> None:
+    """Check every request of ``app``, and put the headers on every answer."""
+    allowed = frozenset(name.lower() for name in settings.allowed_hosts)
+    # beyond loopback any name may lead here, unless the operator lists the names
+    check_host = settings.is_loopback or bool(allowed)
+
+    @app.before_request
+    def _refuse_strange_requests() -> None:
+        if check_host:
+            refuse_strange_host(allowed)
+        refuse_cross_site()
+        refuse_unstorable_query()
+
+    app.after_request(add_headers)
+
+
+def add_headers(answer: Response) -> Response:
+    """The protective headers; nothing is stored by browsers or proxies unless a view says so."""
+    for name, value in HEADERS.items():
+        answer.headers.setdefault(name, value)
+    if request.endpoint != "static":
+        answer.headers.setdefault("Cache-Control", "no-store")
+    return answer
+
+
+def refuse_strange_host(allowed: frozenset[str]) -> None:
+    """Refuse a Host that is not ours: a page elsewhere whose name was made to point here (DNS rebinding).
+
+    Raises:
+        InvalidRequestError: ``bad_host``.
+    """
+    name = host_name(request.host)
+    if name not in LOOPBACK_NAMES and name not in allowed:
+        raise InvalidRequestError(
+            f"This Mien does not answer to the name {name!r}; add it to MIEN_ALLOWED_HOSTS, or use its own address.",
+            code="bad_host",
+            field="Host",
+        )
+
+
+def refuse_cross_site() -> None:
+    """Refuse a changing request that a page of another site sent through the user's browser.
+
+    Browsers say where a request comes from (Sec-Fetch-Site, and Origin where that is missing) and no page can change
+    what they say. Other clients send neither and are no danger: they carry nobody's cookies.
+
+    Raises:
+        ForbiddenError: ``cross_site``.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    if site is not None:
+        ours = site in ("same-origin", "none")
+    else:
+        ours = origin is None or urlsplit(origin).netloc == request.host
+    if not ours:
+        raise ForbiddenError("A page of another site may not do this here.", code="cross_site")
+
+
+def refuse_unstorable_query() -> None:
+    """Refuse NUL in query values: no text in a PostgreSQL database can hold or match it.
+
+    Raises:
+        InvalidRequestError: ``invalid_request``, naming the parameter; also for one given twice.
+    """
+    for name, values in request.args.lists():
+        if any("\0" in value for value in (name, *values)):
+            raise InvalidRequestError(f"`{name}`: a NUL character cannot stand here.", field=name)
+        if len(values) > 1:
+            raise InvalidRequestError(f"`{name}` is given {len(values)} times; once is enough.", field=name)
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, lower case, without port and brackets."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
