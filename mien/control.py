@@ -20,7 +20,16 @@ from mien.ledger.lease import due_precisions
 from mien.ledger.purge import delete_job_row, delete_slice, end_pending_slice
 from mien.ledger.retry import begin_retry, finish_retry, retry_slice
 from mien.ledger.sweep import take_back_expired
-from mien.ledger.work import JobLease, fail_job, has_images, release_job, set_notice, take_job, waits_for_control
+from mien.ledger.work import (
+    JobEndedError,
+    JobLease,
+    fail_job,
+    has_images,
+    release_job,
+    set_notice,
+    take_job,
+    waits_for_control,
+)
 from mien.paths import path_text
 from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, ring, waiting
 from mien.schema import jobs
@@ -33,8 +42,6 @@ SLICE_IMAGES = 1000
 SLICE_S = 1.0
 DEVICE_PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "bf16", "fp16")}
 """What each device class gives."""
-
-EXPANDING = ("queued", "expanding", "running")
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Control:
             try:
                 if not work(lease):
                     stuck.add(lease.job_id)
+            except JobEndedError:
+                log.info("job %s was ended while it was being expanded", lease.public_id)
             except LeaseLostError as error:
                 log.warning("%s", error)
             finally:
@@ -148,14 +157,14 @@ class Control:
             else:
                 paths.append(item.path)
             if len(paths) >= SLICE_IMAGES or time.monotonic() - since >= SLICE_S:
-                status = write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+                write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
                 self._ring(lease)
                 total_skipped += skipped
                 paths, skipped, since = [], 0, time.monotonic()
-                if status not in EXPANDING or self.stop.is_set():
+                if self.stop.is_set():
                     return unreadable, total_skipped, False
-        status = write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
-        return unreadable, total_skipped + skipped, status in EXPANDING
+        write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+        return unreadable, total_skipped + skipped, True
 
     def _ring(self, lease: JobLease) -> None:
         with self.db.read() as connection:

@@ -82,6 +82,11 @@ class Classifying:
             if not renew_chunk(self.db, lease, self.settings.lease_s):
                 abort.set()
 
+    def abandon(self) -> None:
+        """This worker stops: hand every chunk back at once."""
+        for _, abort in list(self._held.values()):
+            abort.set()
+
     def loaded_models(self) -> list[str]:
         """Revisions that the engines have used lately."""
         return list(self._loaded)
@@ -105,8 +110,8 @@ class Classifying:
     def _work(self, lease: ChunkLease) -> None:
         abort = threading.Event()
         self._held[lease.chunk_id] = (lease, abort)
-        watch = threading.Thread(target=self._abort_on_stop, args=(lease.chunk_id, abort), daemon=True)
-        watch.start()
+        if self.stop.is_set():  # the stop came before this chunk was known
+            abort.set()
         try:
             outcomes = self._outcomes(lease, abort)
             if outcomes is None:
@@ -128,12 +133,6 @@ class Classifying:
             self.stop.wait(1)
         finally:
             self._held.pop(lease.chunk_id, None)
-            abort.set()
-
-    def _abort_on_stop(self, chunk_id: int, abort: threading.Event) -> None:
-        while not abort.is_set():
-            if self.stop.wait(0.2):
-                abort.set()
 
     def _outcomes(self, lease: ChunkLease, abort: threading.Event) -> list[ImageOutcome] | None:
         """The outcome of each image of the chunk; None when the source is not there."""

@@ -36,6 +36,8 @@ class Process:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._threads: list[threading.Thread] = []
         self._controls = False
+        self._lock = threading.Lock()
+        self._classifying: Classifying | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -52,9 +54,15 @@ class Process:
         """Expansion, purge and sweep."""
         return Control(self.db, self.settings, self.app, self.name, self.stop)
 
-    @cached_property
+    @property
     def classifying(self) -> Classifying:
-        """Chunks from the ledger through the engines and back."""
+        """Chunks from the ledger through the engines and back; made once, whichever thread asks first."""
+        with self._lock:
+            if self._classifying is None:
+                self._classifying = self._make_classifying()
+            return self._classifying
+
+    def _make_classifying(self) -> Classifying:
         device = choose_device(self.settings.device)
         pool = EnginePool(
             engine_count(device, self.settings.engines),
@@ -91,11 +99,17 @@ class Process:
             for _ in range(self.settings.chunks_in_flight):
                 ring(self.app, CLASSIFY, CLASSIFY_QUEUES[self.classifying.device])
 
+    def hand_back(self) -> None:
+        """The process was told to stop: take no more work, and give back what is in hand."""
+        self.stop.set()
+        if self._classifying is not None:
+            self._classifying.abandon()
+
     def end(self) -> None:
         """The last task has returned: end threads and engines."""
         self.stop.set()
-        if "classifying" in self.__dict__:
-            self.classifying.close()
+        if self._classifying is not None:
+            self._classifying.close()
         for thread in self._threads:
             thread.join(timeout=2)
         if not self._controls:

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
+from mien.errors import UnavailableError
 from mien.queue import CLASSIFY, CONTROL_QUEUE, EXPAND, PURGE
 from worker.celery import app
 from worker.process import Process
 
+log = logging.getLogger(__name__)
 process = Process(app)
+
+
+def _calmly(work: Callable[[], None]) -> None:
+    """A ledger that is away is no error of the task: the work waits there, and the sweep rings again."""
+    try:
+        work()
+    except UnavailableError as error:
+        log.warning("%s", error)
 
 
 @app.task(name=EXPAND)
 def expand() -> None:
     """Expand or retry jobs until none waits for it."""
-    process.control.expand()
+    _calmly(process.control.expand)
 
 
 @app.task(name=PURGE)
 def purge() -> None:
     """Cancel and delete until no job waits for it."""
-    process.control.purge()
+    _calmly(process.control.purge)
 
 
 @app.task(name=CLASSIFY)
 def classify() -> None:
     """Take chunks from the ledger until none is due."""
-    process.classifying.take_until_none()
+    _calmly(process.classifying.take_until_none)
 
 
 @worker_ready.connect
@@ -38,7 +50,7 @@ def _begin(sender: Any, **_: object) -> None:
 
 @worker_shutting_down.connect
 def _hand_back(**_: object) -> None:
-    process.stop.set()
+    process.hand_back()
 
 
 @worker_shutdown.connect

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from mien.batches import batched
 from mien.database import Database
 from mien.ledger.counters import move_counters
-from mien.ledger.work import JobLease, check_job
+from mien.ledger.work import JobLease, check_still_wanted
 from mien.paths import path_text
 from mien.schema import MAX_PATH_BYTES, chunks, images, jobs
 
@@ -19,7 +19,7 @@ def begin_expansion(db: Database, lease: JobLease) -> None:
     """The job is ``expanding`` from here on. After a crash the walk starts again, so ``skipped`` does too."""
     with db.write() as connection:
         now = db.now(connection)
-        check_job(
+        check_still_wanted(
             connection,
             lease,
             now,
@@ -30,11 +30,11 @@ def begin_expansion(db: Database, lease: JobLease) -> None:
         )
 
 
-def write_slice(db: Database, lease: JobLease, paths: Sequence[bytes], skipped: int, chunk_size: int) -> str:
-    """Write image rows and chunks for the ``paths`` that are not there yet; gives the job's status.
+def write_slice(db: Database, lease: JobLease, paths: Sequence[bytes], skipped: int, chunk_size: int) -> None:
+    """Write image rows and chunks for the ``paths`` that are not there yet.
 
     Raises:
-        LeaseLostError: nothing of this slice was written.
+        JobEndedError, LeaseLostError: nothing of this slice was written.
     """
     with db.write() as connection:
         now = db.now(connection)
@@ -50,19 +50,18 @@ def write_slice(db: Database, lease: JobLease, paths: Sequence[bytes], skipped: 
         for piece in batched(usable, chunk_size):
             _write_chunk(connection, lease.job_id, piece)
         # the job comes last: the lock order of every transaction of the ledger
-        status = check_job(connection, lease, now).status
+        check_still_wanted(connection, lease, now)
         moved = {"total": len(new), "pending": len(usable), "failed": len(too_long), "skipped": skipped}
         row = move_counters(connection, lease.job_id, now, moved | {"commits": 1 if too_long else 0})
         if too_long:
             _write_too_long(connection, lease.job_id, row.commits, too_long)
-    return str(status)
 
 
 def finish_expansion(db: Database, lease: JobLease, notice: str | None) -> str:
     """The walk is done: the job is ``running``, or ``completed`` where everything has been classified meanwhile."""
     with db.write() as connection:
         now = db.now(connection)
-        check_job(
+        check_still_wanted(
             connection,
             lease,
             now,

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from mien.batches import batched
 from mien.database import Database
 from mien.ledger.counters import move_counters
-from mien.ledger.work import JobLease, check_job
+from mien.ledger.work import JobLease, check_still_wanted
 from mien.schema import chunks, images, jobs
 
 SLICE = 2000
@@ -17,7 +17,7 @@ def begin_retry(db: Database, lease: JobLease) -> bool:
     """The job runs again. Gives whether its expansion was ever finished."""
     with db.write() as connection:
         now = db.now(connection)
-        check_job(
+        check_still_wanted(
             connection,
             lease,
             now,
@@ -53,7 +53,7 @@ def retry_slice(db: Database, lease: JobLease, after: int, chunk_size: int) -> i
         )
         for piece in batched(failed, chunk_size):
             move_to_new_chunk(connection, lease.job_id, piece)
-        check_job(connection, lease, now)
+        check_still_wanted(connection, lease, now)
         move_counters(connection, lease.job_id, now, {"failed": -len(failed), "pending": len(failed)})
     return failed[-1] if failed else None
 
@@ -62,7 +62,7 @@ def finish_retry(db: Database, lease: JobLease) -> None:
     """Nothing more to put back: the job ends when what is pending has ended."""
     with db.write() as connection:
         now = db.now(connection)
-        check_job(connection, lease, now, request=None)
+        check_still_wanted(connection, lease, now, request=None)
         move_counters(connection, lease.job_id, now, {})
 
 

@@ -14,6 +14,8 @@ from mien.database import Database
 from mien.errors import LeaseLostError
 from mien.schema import images, jobs
 
+TAKES_WORK = ("queued", "expanding", "running")
+
 
 @dataclass(frozen=True)
 class JobLease:
@@ -28,7 +30,7 @@ class JobLease:
 
 
 def _wants_expansion() -> sa.ColumnElement[bool]:
-    return sa.and_(jobs.c.request.is_not(None), jobs.c.status.in_(("queued", "expanding", "running")))
+    return sa.and_(jobs.c.request.is_not(None), jobs.c.status.in_(TAKES_WORK))
 
 
 def _wants_purge() -> sa.ColumnElement[bool]:
@@ -85,6 +87,21 @@ def check_job(connection: sa.Connection, lease: JobLease, now: dt.datetime, **al
     return row
 
 
+class JobEndedError(Exception):
+    """The job was cancelled, deleted or failed meanwhile: what this transaction adds to it must not be committed."""
+
+
+def check_still_wanted(connection: sa.Connection, lease: JobLease, now: dt.datetime, **also: Any) -> None:
+    """As :func:`check_job`, for work that adds images or makes them pending again.
+
+    Raises:
+        JobEndedError: the job takes no more work.
+        LeaseLostError: another process holds the job now.
+    """
+    if check_job(connection, lease, now, **also).status not in TAKES_WORK:
+        raise JobEndedError(lease.public_id)
+
+
 def release_job(db: Database, lease: JobLease) -> None:
     """Give the job's lease back, if it is still ours."""
     with db.write() as connection:
@@ -101,7 +118,7 @@ def fail_job(db: Database, job_id: int, code: str, error: str) -> None:
         now = db.now(connection)
         connection.execute(
             jobs.update()
-            .where(jobs.c.id == job_id, jobs.c.status.in_(("queued", "expanding", "running")))
+            .where(jobs.c.id == job_id, jobs.c.status.in_(TAKES_WORK))
             .values(
                 status="failed",
                 failed_at=now,

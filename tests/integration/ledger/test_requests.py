@@ -245,3 +245,39 @@ def test_keys_open_until_they_are_revoked(db: Database) -> None:
     assert not any_key(db)
     with pytest.raises(NotFoundError):
         revoke_key(db, 999)
+
+
+def test_an_expansion_adds_nothing_to_a_job_that_was_cancelled_meanwhile(db: Database, tmp_path: Path) -> None:
+    from mien.ledger.expand import begin_expansion, write_slice
+    from mien.ledger.work import JobEndedError, release_job, take_job
+
+    job, _ = submit(db, new_job(make_files(tmp_path / "a", 4)))
+    lease = take_job(db, "control", 60, purge=False)
+    assert lease is not None
+    begin_expansion(db, lease)
+    write_slice(db, lease, [b"00001.jpg"], 0, 4)
+    request_cancel(db, "local", job)
+    work_off(db)
+    with pytest.raises(JobEndedError):
+        write_slice(db, lease, [b"00002.jpg"], 0, 4)
+    release_job(db, lease)
+    control(db).purge()
+    row = assert_exact(db, job)
+    assert (row.status, row.total, row.cancelled) == ("cancelled", 1, 1)
+
+
+def test_a_retry_brings_nothing_back_into_a_job_that_was_cancelled_meanwhile(db: Database, tmp_path: Path) -> None:
+    from mien.ledger.retry import begin_retry, retry_slice
+    from mien.ledger.work import JobEndedError, take_job
+
+    job = expanded_job(db, tmp_path / "a", 4)
+    work_off(db, bad)
+    request_retry(db, "local", job)
+    lease = take_job(db, "control", 60, purge=False)
+    assert lease is not None
+    begin_retry(db, lease)
+    request_cancel(db, "local", job)
+    with pytest.raises(JobEndedError):
+        retry_slice(db, lease, 0, 4)
+    row = assert_exact(db, job)
+    assert (row.failed, row.pending) == (4, 0)
