@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 LABEL_WIDTH = 96
-BAR_WIDTH = 300
+BAR_WIDTH = 200
 VALUE_WIDTH = 124
 ROW = 30
 BAR = 18

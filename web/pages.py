@@ -39,7 +39,14 @@ def install(app: Flask) -> None:
     app.add_template_filter(_percent, "percent")
     app.add_template_filter(_duration, "duration")
     app.add_template_filter(_moment, "moment")
-    app.context_processor(lambda: {"version": __version__, "reload_s": RELOAD_S})
+    app.add_template_filter(_last_part, "last_part")
+    app.context_processor(
+        lambda: {
+            "version": __version__,
+            "reload_s": RELOAD_S,
+            "is_loopback": services().settings.is_loopback,
+        }
+    )
 
 
 @pages.get("/")
@@ -86,19 +93,19 @@ def submit() -> Response:
 def job(job_id: str) -> Response:
     """A job: how far it is, what it found."""
     found = _job(job_id)
-    return make_response(render_template("job.html", **_job_facts(found)))
+    return make_response(render_template("job.html", **_job_facts(found, _can_go_on(found))))
 
 
 @pages.get("/jobs/<job_id>/live")
 def live(job_id: str) -> Response:
     """The part of the job's page that changes, for the script that polls it with If-None-Match."""
     found = _job(job_id)
-    # a running job's rate, and what waits for a worker, change without the job's row
-    tag = etag_of(found)
+    has_workers = _can_go_on(found)
+    tag = f"{etag_of(found)}.{has_workers:d}"  # workers come and go without a change of the job's row
     if request.if_none_match.contains_weak(tag):
         answer = make_response("", 304)
     else:
-        answer = make_response(render_template("live.html", **_job_facts(found)))
+        answer = make_response(render_template("live.html", **_job_facts(found, has_workers)))
     answer.set_etag(tag, weak=True)
     return answer
 
@@ -186,19 +193,24 @@ def _job(job_id: str) -> Job:
     return get_job(services().db, caller().owner, job_id)
 
 
-def _job_facts(job: Job) -> dict[str, object]:
+def _can_go_on(job: Job) -> bool:
+    """Whether the job has ended, or a worker is there for it."""
+    return job.is_final or bool(live_workers(services().db))
+
+
+def _job_facts(job: Job, has_workers: bool) -> dict[str, object]:
     db = services().db
     facts = recent_summary(db, job)
     return {
         "job": job,
         "caller": caller(),
-        "name": Path(job.source_text or "").name or job.source_text,
+        "name": _last_part(job.source_text),
         "chart": bar_chart(facts["faces"]),
         "errors": facts["errors"],
         "results": results_page(db, job, limit=FIRST_RESULTS),
         "done": job.counts["total"] - job.counts["pending"],
-        "expanding": job.times["expanding_at"] is None or (job.status == "expanding"),
-        "has_workers": job.is_final or bool(live_workers(db)),
+        "expanding": job.status in ("draft", "queued", "expanding"),
+        "has_workers": has_workers,
     }
 
 
@@ -211,6 +223,11 @@ def _inner(target: str | None) -> str:
     if target and target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable():
         return target
     return url_for("pages.start")
+
+
+def _last_part(path: str | None) -> str:
+    """The folder's own name, for headings."""
+    return Path(path or "").name or path or ""
 
 
 def _count(number: int | None) -> str:
@@ -234,4 +251,4 @@ def _duration(seconds: float | None) -> str:
 
 
 def _moment(time: dt.datetime | None) -> str:
-    return "" if time is None else time.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return "" if time is None else time.strftime("%Y-%m-%d %H:%M UTC")
