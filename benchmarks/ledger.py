@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+
 from mien.control import Control
 from mien.database import Database
 from mien.export import csv_lines, jsonl_lines
@@ -98,7 +99,9 @@ def timed(name: str, count: int, work: Callable[[], object]) -> None:
     done.set()
     watcher.join()
     grown = (peak - before) / 2**20
-    print(f"| {name} | {seconds:.2f} s | {count / seconds:,.0f}/s | {1e6 * seconds / count:.1f} us | +{grown:.0f} MiB |")
+    print(
+        f"| {name} | {seconds:.2f} s | {count / seconds:,.0f}/s | {1e6 * seconds / count:.1f} us | +{grown:.0f} MiB |"
+    )
 
 
 def drain(lines: Iterator[bytes]) -> int:

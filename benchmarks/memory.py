@@ -1,0 +1,88 @@
+"""Memory of web, worker, control and engines while a large job of small images runs: does anything grow?
+
+``python -m benchmarks.memory --photos FOLDER --images 100000``
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.mixed import portraits
+from benchmarks.system import embedded_system
+
+SMALL = 112
+PART_MARKS = {"web": "web.app", "worker": "-n worker", "control": "-n control", "engines": "worker.engine"}
+
+
+def make_small(photos: Path, target: Path, count: int) -> None:
+    """``count`` small JPEGs, no two with the same bytes (so that nothing comes out of the cache)."""
+    rng = random.Random(3)
+    sources = [image.resize((SMALL, SMALL)) for image in portraits(photos)]
+    encoded = []
+    for source in sources:
+        buffer = io.BytesIO()
+        source.save(buffer, "JPEG", quality=90)
+        encoded.append(buffer.getvalue())
+    for number in range(count):
+        folder = target / f"{number // 1000:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        # bytes after the end of the image change its hash and nothing else
+        (folder / f"{number:07d}.jpg").write_bytes(rng.choice(encoded) + number.to_bytes(8, "big"))
+
+
+def memory_by_part(data_dir: Path) -> dict[str, float]:
+    """PSS in MiB (RSS where PSS is not to be had), summed over the processes of each part of this data folder's Mien."""
+    sums = dict.fromkeys(PART_MARKS, 0.0)
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MIEN_DATA_DIR") != str(data_dir):
+                continue
+            command = " ".join(process.cmdline())
+            part = next((name for name, mark in PART_MARKS.items() if mark in command), None)
+            if part:
+                facts = process.memory_full_info()
+                sums[part] += getattr(facts, "pss", facts.rss) / 2**20
+        except psutil.Error:
+            continue
+    return sums
+
+
+def main() -> None:
+    """Print one line per interval, then first and last beside each other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--faces", choices=("detect", "whole"), default="whole")
+    parser.add_argument("--every", type=float, default=20.0, help="seconds between looks")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, data_dir = Path(scratch) / "small", Path(scratch) / "data"
+        make_small(arguments.photos, folder, arguments.images)
+        with embedded_system(data_dir, [folder]) as client:
+            start = time.monotonic()
+            job = client.submit_folder(str(folder), faces=arguments.faces)
+            print("| seconds | images done | " + " | ".join(f"{part}, MiB" for part in PART_MARKS) + " |")
+            print("| --- " * (2 + len(PART_MARKS)) + "|")
+            while True:
+                state = client.job(job.id)
+                memory = memory_by_part(data_dir)
+                cells = " | ".join(f"{memory[part]:.0f}" for part in PART_MARKS)
+                print(f"| {time.monotonic() - start:.0f} | {state.done:,} | {cells} |", flush=True)
+                if state.is_final:
+                    break
+                time.sleep(arguments.every)
+            seconds = time.monotonic() - start
+            print(
+                f"\n{state.status}: {state.counts.total:,} images in {seconds:.0f} s, {state.done / seconds:.0f} images/s"
+            )
+
+
+if __name__ == "__main__":
+    main()
