@@ -1,0 +1,169 @@
+"""One engine process: takes images from its pipe, runs them through the stages, sends the results back.
+
+The supervisor starts it as ``python -P -m worker.engine FD CONFIG`` with one end of a socket pair. It ignores the
+signals of the terminal and leaves when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from mien.errors import ModelError
+from worker.memory import resident_bytes
+from worker.messages import (
+    MAX_MESSAGE_BYTES,
+    EngineSpec,
+    ImageResult,
+    ImageTask,
+    pack,
+    pack_result,
+    unpack,
+    unpack_image,
+    unpack_spec,
+)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What the supervisor fixes for the life of an engine."""
+
+    parent: int
+    """Process id of the supervisor."""
+    number: int
+    """The engine's slot; on CUDA it picks the GPU."""
+    device: str
+    """``cpu`` or ``cuda``."""
+    batch: int
+    """Images taken up at once, and crops per pass through a network."""
+    max_rss_bytes: int
+    """Resident memory beyond which the engine asks to be replaced."""
+
+
+class Inbox:
+    """Images that wait in this engine; a thread fills it, so that the supervisor's sending never blocks for long."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._specs: dict[int, EngineSpec] = {}
+        self._waiting: OrderedDict[int, tuple[int, ImageTask, bool]] = OrderedDict()
+        self._arrived = threading.Condition()
+        threading.Thread(target=self._receive, name="inbox", daemon=True).start()
+
+    def take(self, count: int) -> tuple[int, EngineSpec, list[ImageTask]]:
+        """Wait for images; up to ``count`` that share a spec (its number, the spec, the images), urgent ones first."""
+        with self._arrived:
+            while not self._waiting:
+                self._arrived.wait()
+            urgent = any(first for _, _, first in self._waiting.values())
+            chosen: list[ImageTask] = []
+            number = -1
+            for ticket, (spec, task, first) in list(self._waiting.items()):
+                if first != urgent or (chosen and spec != number):
+                    continue
+                number = spec
+                chosen.append(task)
+                del self._waiting[ticket]
+                if len(chosen) == count:
+                    break
+            return number, self._specs[number], chosen
+
+    def drop(self, number: int) -> None:
+        """Forget the images of a spec that cannot be served."""
+        with self._arrived:
+            for ticket in [t for t, (spec, _, _) in self._waiting.items() if spec == number]:
+                del self._waiting[ticket]
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                content = unpack(self._pipe.recv_bytes(MAX_MESSAGE_BYTES))
+                with self._arrived:
+                    if content["kind"] == "spec":
+                        self._specs[content["number"]] = unpack_spec(content)
+                    elif content["kind"] == "image":
+                        task = unpack_image(content)
+                        self._waiting[task.key] = (content["spec"], task, content["first"])
+                        self._arrived.notify()
+        except (EOFError, OSError):
+            os._exit(0)  # the supervisor closed the pipe, or is gone: whatever the main thread does is of no use now
+
+
+def serve(pipe: Connection, config: EngineConfig) -> None:
+    """The engine's life: until the pipe closes, or it has grown too large."""
+    inbox = Inbox(pipe)
+    # heavy and native, hence after the inbox: a parent that dies meanwhile is noticed
+    from worker.stages import Stages  # noqa: PLC0415
+
+    device = _cuda_device(config.number) if config.device == "cuda" else config.device
+    stages = Stages(device=device, batch=config.batch, sign=lambda: pipe.send_bytes(pack("sign")))
+    pipe.send_bytes(pack("ready"))
+    while True:
+        number, spec, tasks = inbox.take(config.batch)
+        if not stages.has_classifier(spec):
+            pipe.send_bytes(pack("loading", number=number))
+            try:
+                stages.classifier(spec)
+            except ModelError as error:
+                inbox.drop(number)
+                pipe.send_bytes(pack("unusable", number=number, code=error.code, detail=error.detail))
+                continue
+            pipe.send_bytes(pack("loaded", number=number))
+        for result in stages.run(spec, tasks, begin=lambda key: pipe.send_bytes(pack("begin", ticket=key))):
+            _send(pipe, result)
+        resident = resident_bytes()
+        if resident is not None and resident > config.max_rss_bytes:
+            pipe.send_bytes(pack("retire", resident=resident))
+            return
+
+
+def _send(pipe: Connection, result: ImageResult) -> None:
+    pipe.send_bytes(pack_result(result))
+
+
+def _cuda_device(number: int) -> str:
+    """The GPU of an engine slot; engines beyond the number of GPUs share them in turn."""
+    import torch  # noqa: PLC0415 - only a CUDA engine needs it
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise SystemExit("torch finds no CUDA device; set MIEN_DEVICE=cpu, or see `mien doctor`")
+    return f"cuda:{number % count}"
+
+
+def _die_with_parent(parent: int) -> None:
+    """On Linux the kernel ends this process with its parent, even while native code holds the interpreter."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of the engine process: the descriptor of its pipe, and its configuration as JSON."""
+    faulthandler.enable()
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    config = EngineConfig(**json.loads(arguments[1]))
+    _die_with_parent(config.parent)
+    pipe = Connection(int(arguments[0]))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        serve(pipe, config)
+    pipe.close()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

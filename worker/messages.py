@@ -1,0 +1,137 @@
+"""What the supervisor and its engines say to each other. Plain data; importable without any native library.
+
+On the wire it is JSON, not pickle: an engine decodes files from strangers, and what comes out of it is never executed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+Outcome = Literal["ok", "no_face", "failed"]
+FaceMode = Literal["detect", "whole"]
+MAX_MESSAGE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Everything about a job that decides what an engine answers for an image."""
+
+    model_folder: str
+    model_revision: str
+    device: str
+    precision: str
+    faces: str
+    """``detect``: find the faces; ``whole``: the image is a crop already."""
+    detect_size: int
+    min_face_score: float
+    min_face: int
+    max_pixels: int
+    max_file_bytes: int
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image to classify: ``path`` relative to ``root``, both as bytes. ``key`` comes back with its result."""
+
+    key: int
+    root: bytes
+    path: bytes
+
+
+@dataclass(frozen=True)
+class FaceResult:
+    """One face: its box in pixels of the full upright image, the detector's score (None for a whole image), and the
+    probability of each of the model's labels, in their order."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float | None
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What became of one image. Faces are in order: the largest is number 0."""
+
+    key: int
+    outcome: Outcome
+    error_code: str | None = None
+    error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: bytes | None = None
+    bytes: int | None = None
+    """Size of the file."""
+    format: str | None = None
+    faces: tuple[FaceResult, ...] = ()
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    detect_s: float = 0.0
+    classify_s: float = 0.0
+
+
+def pack(kind: str, **content: Any) -> bytes:
+    """A message as bytes; ``kind`` says which."""
+    return json.dumps({"kind": kind, **content}, separators=(",", ":")).encode()
+
+
+def unpack(message: bytes) -> dict[str, Any]:
+    """The content of a message, with its ``kind``.
+
+    Raises:
+        ValueError: it is not a message.
+    """
+    content = json.loads(message)
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ValueError("not a message")
+    return content
+
+
+def pack_spec(number: int, spec: EngineSpec) -> bytes:
+    """Tell an engine what ``number`` stands for from now on."""
+    return pack("spec", number=number, **asdict(spec))
+
+
+def unpack_spec(content: dict[str, Any]) -> EngineSpec:
+    """The spec in a ``spec`` message."""
+    return EngineSpec(**{field.name: content[field.name] for field in fields(EngineSpec)})
+
+
+def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool) -> bytes:
+    """Hand an engine an image; ``first``: before all others that wait."""
+    return pack(
+        "image",
+        ticket=ticket,
+        spec=spec,
+        root=task.root.decode("latin-1"),  # any byte string survives latin-1 and back
+        path=task.path.decode("latin-1"),
+        first=first,
+    )
+
+
+def unpack_image(content: dict[str, Any]) -> ImageTask:
+    """The task in an ``image`` message; its ticket is the key."""
+    return ImageTask(content["ticket"], content["root"].encode("latin-1"), content["path"].encode("latin-1"))
+
+
+def pack_result(result: ImageResult) -> bytes:
+    """A result on its way back; its key is the ticket."""
+    content = {field.name: getattr(result, field.name) for field in fields(ImageResult)}
+    content["sha256"] = None if result.sha256 is None else result.sha256.hex()
+    content["faces"] = [[f.x, f.y, f.width, f.height, f.score, f.probabilities] for f in result.faces]
+    return pack("result", **content)
+
+
+def unpack_result(content: dict[str, Any], key: int) -> ImageResult:
+    """The result in a ``result`` message, under the key of its task."""
+    values = {field.name: content[field.name] for field in fields(ImageResult)}
+    values["key"] = key
+    values["sha256"] = None if content["sha256"] is None else bytes.fromhex(content["sha256"])
+    values["faces"] = tuple(
+        FaceResult(x, y, width, height, score, tuple(shares)) for x, y, width, height, score, shares in content["faces"]
+    )
+    return ImageResult(**values)
