@@ -1,0 +1,1 @@
+"""The ``mien`` command: one module per group, heavy imports only inside commands."""

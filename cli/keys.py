@@ -1,0 +1,81 @@
+"""``mien keys``: API keys. They are made and closed on the ledger itself, by whoever may open it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.output import say, show_json, show_table
+
+if TYPE_CHECKING:
+    from mien.keys import KeyInfo
+
+
+@click.group()
+def keys() -> None:
+    """API keys: needed as soon as Mien listens beyond loopback."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--owner", default="default", show_default=True, help="Whose jobs it sees; keys of one owner share them.")
+def create(name: str, owner: str) -> None:
+    """Make a key. It is shown this once and stored only as a hash."""
+    from cli.ledger import open_ledger
+    from mien import keys as api_keys
+    from mien.settings import load_settings
+
+    with open_ledger(load_settings()) as db:
+        info, secret = api_keys.create_key(db, name, owner)
+    say(f"Key {info.id} for {info.owner}. Keep it: it is not shown again. Send it as `Authorization: Bearer KEY`.")
+    click.echo(secret)
+
+
+@keys.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+def list_keys(as_json: bool) -> None:
+    """List the keys, without their secrets."""
+    from dataclasses import asdict
+
+    from cli.ledger import open_ledger
+    from mien import keys as api_keys
+    from mien.settings import load_settings
+
+    with open_ledger(load_settings()) as db:
+        found = api_keys.list_keys(db)
+    if as_json:
+        show_json([asdict(key) for key in found])
+        return
+    if not found:
+        say("There are no keys; `mien keys create NAME` makes one.")
+        return
+    rows = [
+        (k.id, k.name, k.owner, f"{k.prefix}...", _day(k.created_at), _day(k.last_used_at), _state(k)) for k in found
+    ]
+    show_table(("id", "name", "owner", "key", "made", "used", "state"), rows)
+
+
+@keys.command()
+@click.argument("key_id", type=int, metavar="ID")
+def revoke(key_id: int) -> None:
+    """Close a key for good."""
+    from cli.ledger import open_ledger
+    from mien import keys as api_keys
+    from mien.settings import load_settings
+
+    with open_ledger(load_settings()) as db:
+        info = api_keys.revoke_key(db, key_id)
+    say(f"Key {info.id} ({info.name}) opens nothing any more.")
+
+
+def _day(moment: dt.datetime | None) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else "never"
+
+
+def _state(key: KeyInfo) -> str:
+    return f"revoked {_day(key.revoked_at)}" if key.revoked_at else "open"
+
+
+commands = [keys]

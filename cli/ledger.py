@@ -1,0 +1,65 @@
+"""Opening the ledger from the command line: bringing it up to date, and a connection to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mien.errors import UnavailableError
+from mien.settings import Settings
+
+if TYPE_CHECKING:
+    from mien.database import Database
+
+
+def prepare_ledger(settings: Settings) -> list[str]:
+    """Migrate the ledger, make the first key where one is set, install the shipped model; gives what was done.
+
+    Raises:
+        MienError: the database does not answer, the model is defective.
+    """
+    from mien.keys import any_key, create_key
+    from mien.migrate import is_current, migrate
+    from mien.models import ModelStore
+    from mien.resources import resource
+
+    done = []
+    with _opened(settings) as db:
+        was_current = is_current(db)
+        migrate(db)
+        done.append("the ledger is up to date already" if was_current else "the ledger was brought up to date")
+        if settings.bootstrap_key and not any_key(db):
+            create_key(db, "bootstrap", secret=settings.bootstrap_key)
+            done.append("the first API key was made from MIEN_BOOTSTRAP_KEY")
+    model = ModelStore(settings.models, resource("models/default")).ensure_shipped()
+    done.append(f"the default model is {model.name}, revision {model.revision[:12]}")
+    return done
+
+
+@contextmanager
+def open_ledger(settings: Settings) -> Iterator[Database]:
+    """The ledger, which has to be of this version.
+
+    Raises:
+        UnavailableError: it does not answer, or needs `mien migrate`.
+    """
+    from mien.migrate import is_current
+
+    with _opened(settings) as db:
+        if not is_current(db):
+            raise UnavailableError("The ledger is new or of another version; run `mien migrate` first.")
+        yield db
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Database]:
+    from mien.database import Database
+
+    if not settings.database_url:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    db = Database(settings.database)
+    try:
+        yield db
+    finally:
+        db.dispose()
