@@ -38,7 +38,7 @@ def make_small(photos: Path, target: Path, count: int) -> None:
 
 
 def memory_by_part(data_dir: Path) -> dict[str, float]:
-    """PSS in MiB (RSS where PSS is not to be had), summed over the processes of each part of this data folder's Mien."""
+    """PSS in MiB (RSS where there is no PSS), summed over the processes of each part of this data folder's Mien."""
     sums = dict.fromkeys(PART_MARKS, 0.0)
     for process in psutil.process_iter():
         try:
@@ -79,9 +79,8 @@ def main() -> None:
                     break
                 time.sleep(arguments.every)
             seconds = time.monotonic() - start
-            print(
-                f"\n{state.status}: {state.counts.total:,} images in {seconds:.0f} s, {state.done / seconds:.0f} images/s"
-            )
+            rate = state.done / seconds
+            print(f"\n{state.status}: {state.counts.total:,} images in {seconds:.0f} s, {rate:.0f} images/s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The mixed folder that the throughput figures are measured on: 50% 640x480, 25% 224x224, 20% 1280x960, 5% 12 megapixels."""
+"""The mixed folder of the throughput figures: 50% 640x480, 25% 224x224, 20% 1280x960, 5% 12 megapixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def portraits(folder: Path) -> list[Image.Image]:
 
 
 def make_mixed(photos: Path, target: Path, count: int, seed: int = 1) -> None:
-    """``count`` JPEGs in the stated mix, each made from one of the ``photos``, filling its frame; the same for the same seed."""
+    """``count`` JPEGs in the stated mix, each one of the ``photos`` filling its frame; the same for the same seed."""
     target.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     sources = portraits(photos)

@@ -1,10 +1,10 @@
-"""End to end: ``mien classify`` beside ``transformers.pipeline`` on the same checkpoint and the same mixed JPEGs, in one run.
+"""End to end: Mien beside ``transformers.pipeline`` on the same checkpoint and the same mixed JPEGs, in one run.
 
 ``python -m benchmarks.throughput --photos FOLDER --images 1000``
 
-``whole`` is the like-for-like comparison (both classify each image as it is). ``detect`` is what Mien does by default: it
-finds every face first, which the pipeline does not do at all. Start-up of both is left out: the pipeline is timed from
-its first batch, Mien from the job's submission to its last row, on a system that is already up and has its models loaded.
+``whole`` is the like-for-like comparison (both classify each image as it is). ``detect`` is what Mien does by default:
+it finds every face first, which the pipeline does not do at all. Start-up of both is left out: the pipeline is timed
+after a first batch, Mien from the job's submission to its last row, on a system that has its model loaded.
 """
 
 from __future__ import annotations

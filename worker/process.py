@@ -86,7 +86,7 @@ class Process:
 
     def begin(self, name: str, controls: bool) -> None:
         """The process takes messages from here on: start its clocks, and ring for work that already waits."""
-        self.name = name
+        self.name = f"{name}.{os.getpid()}"  # several on one host may bear the same Celery name
         self._controls = controls
         if controls:
             self._every(self.settings.sweep_interval_s, self.control.sweep, "sweep")
