@@ -79,8 +79,10 @@ train-demo: $(VENV)/.test.stamp
 	@$(OWN) MIEN_DATA_DIR="$(CURDIR)/$(DEMO_DATA)" $(BIN)/mien train-demo $(ARGS)
 
 # Exact versions for every Python and platform at once. torch and what comes with it (gigabytes of CUDA on Linux) are
-# left out: requirements/install.sh installs the build of torch that fits the machine.
-LOCK = uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --no-annotate --no-header \
+# left out: requirements/install.sh installs the build of torch that fits the machine. Releases have to be a week old:
+# mirrors lag behind, and a release that has to be taken back is taken back soon.
+WEEK_AGO = $(shell date -u -d '-7 days' +%Y-%m-%d 2>/dev/null || date -u -v-7d +%Y-%m-%d)
+LOCK = uv pip compile --quiet --exclude-newer $(WEEK_AGO) --universal --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 	--no-emit-package mien --no-emit-package torch --no-emit-package torchvision --no-emit-package triton \
 	--no-emit-package pytorch-triton --upgrade pyproject.toml
 
