@@ -1,0 +1,1 @@
+"""Making and judging models: data, training, evaluation, calibration and packaging (needs the ``training`` extra)."""
