@@ -11,7 +11,7 @@ from mien.heartbeat import live_workers
 from mien.migrate import is_current
 from mien.queue import CONTROL_QUEUE, waiting
 from web.api import as_json
-from web.openapi import SECURITY, json_answer, problems
+from web.openapi import SECURITY, json_answer, only_problems, problems
 from web.problems import respond
 from web.schemas import NoQuery
 from web.services import Services, services
@@ -24,7 +24,7 @@ health = APIBlueprint("health", __name__, abp_tags=[TAG])
 @health.get(
     "/healthz",
     operation_id="healthz",
-    responses={200: json_answer(wire.Health, "The front end lives.")},
+    responses={200: json_answer(wire.Health, "The front end lives."), **only_problems(400)},
 )
 def healthz(query: NoQuery) -> Response:
     """Ask whether the front end lives. Needs no key, touches nothing else."""

@@ -62,14 +62,19 @@ def text_answer(kind: str, description: str) -> dict[str, Any]:
 
 
 def problems(*statuses: int) -> dict[str | int, Any]:
-    """The errors of an operation; 400, 401 and 503 can always come."""
+    """The errors of an operation that needs a key and the ledger; 400, 401 and 503 can always come."""
+    return only_problems(400, 401, 503, *statuses)
+
+
+def only_problems(*statuses: int) -> dict[str | int, Any]:
+    """These errors as an operation's ``responses``."""
     return {
         status: {
             "description": _PROBLEMS[status],
             "headers": REQUEST_ID | (RETRY_AFTER if status == 503 else {}),
             "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({400, 401, 503, *statuses})
+        for status in sorted(set(statuses))
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -68,14 +69,25 @@ def make_settings(folder: Path, **changes: Any) -> Settings:
 
 
 def make_app(folder: Path, **changes: Any) -> Flask:
-    """A front end over a migrated ledger (SQLite in ``folder``, unless ``database_url`` says otherwise)."""
+    """A front end over a migrated ledger: SQLite in ``folder``, or the one at ``database_url``."""
     settings = make_settings(folder, **changes)
-    db = Database(settings.database)
-    migrate(db)
-    db.dispose()
+    ledger = folder / "data" / "mien.sqlite3"
+    if not settings.database_url and not ledger.exists():
+        ledger.write_bytes(_migrated_ledger())
     app = create_app(settings)
     app.test_client_class = CheckedClient
     return app
+
+
+@cache
+def _migrated_ledger() -> bytes:
+    """An empty SQLite ledger; migrating anew for each test would take most of its time."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ledger.sqlite3"
+        db = Database(f"sqlite:///{file}")
+        migrate(db)
+        db.dispose()
+        return file.read_bytes()
 
 
 def parts_of(app: Flask) -> Services:
@@ -94,16 +106,16 @@ class CheckedClient(FlaskClient):
         return answer
 
 
-_documents: dict[int, dict[str, Any]] = {}
+_documents: dict[str, dict[str, Any]] = {}
 
 
 def document_of(app: Flask) -> dict[str, Any]:
-    """The application's OpenAPI document."""
-    if id(app) not in _documents:
+    """The OpenAPI document, which is the same for every application of one version."""
+    if app.import_name not in _documents:
         with app.test_request_context():
             answer = app.make_response(app.view_functions["openapi"]())
-        _documents[id(app)] = answer.get_json()
-    return _documents[id(app)]
+        _documents[app.import_name] = answer.get_json()
+    return _documents[app.import_name]
 
 
 def check_answer(document: dict[str, Any], answer: TestResponse) -> None:
