@@ -11,6 +11,7 @@ import fnmatch
 import os
 import re
 import signal
+import time
 
 VARIABLE = "MIEN_FAULTS"
 
@@ -44,7 +45,9 @@ def _commit(what: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
     elif what == "hang":
         re.match(r"(a+)+$", "a" * 200 + "b")  # native code that never returns and never lets another thread run
+    elif what == "slow":
+        time.sleep(0.02)
     elif what == "oom":
         hoard = []
         while True:
-            hoard.append(bytearray(os.urandom(1 << 20) * 16))
+            hoard.append(bytearray(b"x") * (16 << 20))

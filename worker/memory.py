@@ -1,29 +1,17 @@
-"""Resident memory of a process, without a library."""
+"""Resident memory of processes, and whether the kernel has run out of it."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+import psutil
 
 
 def resident_bytes(pid: int | None = None) -> int | None:
-    """Resident memory of a process (this one by default) in bytes; None if it is gone or the system does not say."""
+    """Resident memory of a process (this one by default) in bytes; None if it is gone."""
     try:
-        return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return None if Path("/proc/self").exists() else _by_ps(pid or os.getpid())
-
-
-def _by_ps(pid: int) -> int | None:
-    try:
-        out = subprocess.run(
-            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, timeout=5, check=False
-        )
-        return int(out.stdout) * 1024
-    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
         return None
 
 

@@ -1,0 +1,386 @@
+"""Engines are killed, crash, hang and swell: every image still gets exactly one answer, and the right one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from mien.errors import ModelError
+from mien.models import load_model
+from tests.support.tiny_model import expected, make_tiny_model
+from worker.messages import EngineSpec, ImageResult, ImageTask
+from worker.supervisor import Aborted, EnginePool, EngineStartError
+
+pytestmark = pytest.mark.reliability
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 flat images, each of its own brightness, so that a mix-up of results shows."""
+    place = tmp_path_factory.mktemp("images")
+    for i in range(120):
+        Image.fromarray(np.full((40, 50, 3), 2 * i, np.uint8)).save(place / f"{i:03}.png")
+    return place
+
+
+@pytest.fixture
+def spec(model_folder: Path) -> EngineSpec:
+    return make_spec(model_folder)
+
+
+def make_spec(model_folder: Path, faces: str = "whole") -> EngineSpec:
+    model = load_model(model_folder)
+    return EngineSpec(
+        str(model.folder),
+        model.revision,
+        "cpu",
+        "fp32",
+        faces,
+        320,
+        0.7,
+        0,
+        max_pixels=10_000_000,
+        max_file_bytes=1 << 20,
+    )
+
+
+def make_tasks(folder: Path, names: list[str] | None = None) -> list[ImageTask]:
+    found = names if names is not None else sorted(path.name for path in folder.iterdir())
+    return [ImageTask(key, os.fsencode(folder), os.fsencode(name)) for key, name in enumerate(found)]
+
+
+@pytest.fixture
+def pool() -> Iterator[EnginePool]:
+    with_faults = EnginePool(2, image_timeout_s=2.0)
+    with_faults.start()
+    yield with_faults
+    with_faults.stop()
+
+
+def check_all_exact(results: list[ImageResult]) -> None:
+    for i, result in enumerate(results):
+        assert result.key == i
+        assert result.outcome == "ok", result
+        np.testing.assert_allclose(result.faces[0].probabilities, expected(2 * i / 255), atol=1e-4)
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_kill_minus_9_of_random_engines_fails_nobody(
+    spec: EngineSpec, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_FAULTS", "slow:*")
+    pool = EnginePool(2)
+    pool.start()
+    done = threading.Event()
+    kills = 0
+
+    def kill_now_and_then() -> None:
+        nonlocal kills
+        dice = random.Random(7)
+        while not done.wait(0.4):
+            ready = [engine for engine in pool.engines() if engine.ready]
+            if ready:
+                os.kill(dice.choice(ready).pid, signal.SIGKILL)
+                kills += 1
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        results = pool.classify(spec, make_tasks(folder))
+    finally:
+        done.set()
+        killer.join()
+        pool.stop()
+    assert kills >= 2
+    check_all_exact(results)
+
+
+def test_exactly_the_poisonous_images_fail(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_FAULTS", "crash:*crash*,abort:*abort*,exit:*exit*,hang:*hang*,oom:*oom*")
+    poison = {7: "crash", 8: "abort", 21: "exit", 22: "hang", 35: "oom"}
+    names = [f"{i:03}{poison.get(i, '')}.png" for i in range(40)]
+    for i, name in enumerate(names):
+        Image.fromarray(np.full((40, 50, 3), 2 * i, np.uint8)).save(tmp_path / name)
+    pool = EnginePool(2, image_timeout_s=3.0, max_rss_bytes=400 << 20)
+    pool.start()
+    try:
+        results = pool.classify(make_spec(model_folder), make_tasks(tmp_path, names))
+    finally:
+        pool.stop()
+    failed = {result.key: result.error_code for result in results if result.outcome == "failed"}
+    crashed = "engine_crashed"
+    assert failed == {7: crashed, 8: crashed, 21: crashed, 22: "timeout", 35: "out_of_memory"}
+    assert "SIGSEGV" in (results[7].error or "")
+    assert "SIGABRT" in (results[8].error or "")
+    assert "exit code 3" in (results[21].error or "")
+    for i, result in enumerate(results):
+        if i not in poison:
+            np.testing.assert_allclose(result.faces[0].probabilities, expected(2 * i / 255), atol=1e-4)
+
+
+def test_a_lone_image_that_is_killed_twice_from_outside_is_not_blamed(
+    model_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_FAULTS", "slow:*")
+    pool = EnginePool(1)
+    pool.start()
+    kills = 0
+    try:
+        wait_for(lambda: pool.engines() and pool.engines()[0].ready)
+        results: list[ImageResult] = []
+        caller = threading.Thread(
+            target=lambda: results.extend(pool.classify(make_spec(model_folder), make_tasks(folder)[:5], alone=True))
+        )
+        caller.start()
+        while kills < 2:
+            busy = [engine for engine in pool.engines() if engine.ready and engine.images]
+            if busy:
+                os.kill(busy[0].pid, signal.SIGKILL)
+                kills += 1
+                wait_for(lambda dead=busy[0].pid: dead not in [engine.pid for engine in pool.engines()])
+        caller.join(30)
+    finally:
+        pool.stop()
+    assert len(results) == 5
+    check_all_exact(results)
+
+
+def test_a_stopped_engine_is_replaced_and_fails_nobody(spec: EngineSpec, folder: Path, pool: EnginePool) -> None:
+    wait_for(lambda: len(pool.engines()) == 2 and all(engine.ready for engine in pool.engines()))
+    frozen = pool.engines()[0].pid
+    os.kill(frozen, signal.SIGSTOP)
+    check_all_exact(pool.classify(spec, make_tasks(folder)))
+    assert frozen not in [engine.pid for engine in pool.engines()]
+
+
+def test_engines_ignore_the_signals_of_a_terminal(spec: EngineSpec, folder: Path, pool: EnginePool) -> None:
+    wait_for(lambda: len(pool.engines()) == 2 and all(engine.ready for engine in pool.engines()))
+    before = {engine.pid for engine in pool.engines()}
+    for pid in before:
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    check_all_exact(pool.classify(spec, make_tasks(folder)))
+    assert {engine.pid for engine in pool.engines()} == before
+
+
+def test_an_engine_that_grew_is_replaced_between_images(spec: EngineSpec, folder: Path) -> None:
+    probe = EnginePool(1)
+    probe.start()
+    probe.classify(spec, make_tasks(folder)[:1])
+    resident = probe.engines()[0].resident_bytes
+    probe.stop()
+    assert resident is not None
+    pool = EnginePool(1, max_rss_bytes=int(resident * 0.8))  # every engine is too large as soon as it has worked
+    pool.start()
+    try:
+        pids = set()
+        results = pool.classify(
+            spec, make_tasks(folder)[:32], on_progress=lambda _: pids.update(e.pid for e in pool.engines())
+        )
+    finally:
+        pool.stop()
+    check_all_exact(results)
+    assert len(pids) >= 3
+
+
+ORPHAN_SCRIPT = """
+import sys, threading, time
+from worker.messages import EngineSpec, ImageTask
+from worker.supervisor import EnginePool
+folder, revision, images = sys.argv[1:]
+pool = EnginePool(2, image_timeout_s=60)
+pool.start()
+spec = EngineSpec(folder, revision, "cpu", "fp32", "whole", 320, 0.7, 0, 10_000_000, 1 << 20)
+tasks = [ImageTask(i, images.encode(), f"{i:03}.png".encode()) for i in range(100)]
+threading.Thread(target=pool.classify, args=(spec, tasks), daemon=True).start()
+while not all(e.ready and e.images for e in pool.engines()) or len(pool.engines()) < 2:
+    time.sleep(0.01)
+time.sleep(0.3)
+print(*(e.pid for e in pool.engines()), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("fault", ["slow", "hang"])
+def test_no_engine_outlives_a_parent_that_is_killed(model_folder: Path, folder: Path, fault: str) -> None:
+    if fault == "hang" and sys.platform != "linux":
+        pytest.skip("only Linux ends a process that holds the interpreter together with its parent")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN_SCRIPT, str(model_folder), load_model(model_folder).revision, str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "MIEN_FAULTS": f"{fault}:*"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        engines = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(engines) == 2
+    assert all(psutil.pid_exists(pid) for pid in engines)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(_runs(pid) for pid in engines), 5)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_engines_that_cannot_start_say_why(
+    spec: EngineSpec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so.1 is missing')\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    pool = EnginePool(2)
+    pool.start()
+    try:
+        with pytest.raises(EngineStartError, match=r"libfoo\.so\.1 is missing"):
+            pool.classify(spec, make_tasks(folder))
+        (tmp_path / "onnxruntime.py").unlink()  # mended: the pool goes on by itself
+        check_all_exact(pool.classify(spec, make_tasks(folder)))
+    finally:
+        pool.stop()
+
+
+def test_a_model_that_is_not_the_one_asked_for_is_refused(tmp_path: Path, folder: Path, pool: EnginePool) -> None:
+    asked = make_spec(make_tiny_model(tmp_path / "model"))
+    good = make_spec(make_tiny_model(tmp_path / "other"))
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace("dark", "gloomy"))
+    errors: list[ModelError] = []
+
+    def ask() -> None:
+        with pytest.raises(ModelError) as caught:
+            pool.classify(asked, make_tasks(folder))
+        errors.append(caught.value)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    check_all_exact(pool.classify(good, make_tasks(folder)))
+    asker.join(20)
+    assert errors[0].code == "model_changed"
+
+
+def test_abort_is_quick_and_drops_the_rest(spec: EngineSpec, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_FAULTS", "slow:*")
+    pool = EnginePool(1)
+    pool.start()
+    try:
+        pool.classify(spec, make_tasks(folder)[:1])
+        abort = threading.Event()
+        threading.Timer(0.2, abort.set).start()
+        started = time.monotonic()
+        with pytest.raises(Aborted):
+            pool.classify(spec, make_tasks(folder), abort=abort)
+        assert time.monotonic() - started < 1.0
+        check_all_exact(pool.classify(spec, make_tasks(folder)[:20]))
+    finally:
+        pool.stop()
+
+
+def test_stop_ends_calls_under_way_and_every_engine(spec: EngineSpec, folder: Path, pool: EnginePool) -> None:
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            pool.classify(spec, make_tasks(folder) * 50)
+        except Aborted as error:
+            caught.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    wait_for(lambda: any(engine.images for engine in pool.engines()))
+    pids = [engine.pid for engine in pool.engines()]
+    pool.stop()
+    caller.join(5)
+    assert len(caught) == 1
+    assert not any(_runs(pid) for pid in pids)
+    with pytest.raises(Aborted):
+        pool.classify(spec, make_tasks(folder))
+
+
+def test_calls_share_the_engines_and_urgent_images_overtake(
+    spec: EngineSpec, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_FAULTS", "slow:*")
+    pool = EnginePool(1)
+    pool.start()
+    ends: dict[str, float] = {}
+
+    def call(name: str, count: int, interactive: bool) -> None:
+        check_all_exact(pool.classify(spec, make_tasks(folder)[:count], interactive=interactive))
+        ends[name] = time.monotonic()
+
+    try:
+        pool.classify(spec, make_tasks(folder)[:1])
+        calls = [threading.Thread(target=call, args=("bulk", 120, False))]
+        calls[0].start()
+        time.sleep(0.3)
+        calls.append(threading.Thread(target=call, args=("small", 16, False)))
+        calls.append(threading.Thread(target=call, args=("urgent", 1, True)))
+        for thread in calls[1:]:
+            thread.start()
+        for thread in calls:
+            thread.join(60)
+    finally:
+        pool.stop()
+    assert ends["urgent"] < ends["small"] < ends["bulk"]
+
+
+def test_progress_counts_up_to_the_number_of_images(spec: EngineSpec, folder: Path, pool: EnginePool) -> None:
+    seen: list[int] = []
+    pool.classify(spec, make_tasks(folder), on_progress=seen.append)
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 120
+
+
+def test_bad_files_fail_alone(spec: EngineSpec, tmp_path: Path, pool: EnginePool) -> None:
+    good = tmp_path / "good.png"
+    Image.fromarray(np.full((40, 50, 3), 0, np.uint8)).save(good)
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:60])
+    (tmp_path / "huge.bin.png").write_bytes(b"\0" * ((1 << 20) + 1))
+    Image.new("L", (4000, 4000)).save(tmp_path / "wide.png")
+    (tmp_path / "folder.png").mkdir()
+    outside = tmp_path.parent / "outside.png"
+    good.rename(outside)
+    Image.open(outside).save(good)
+    (tmp_path / "link.png").symlink_to(outside)
+    os.mkfifo(tmp_path / "pipe.png")
+    names = "empty.jpg text.jpg cut.png huge.bin.png wide.png folder.png link.png pipe.png gone.png ../x.png good.png"
+    results = pool.classify(spec, make_tasks(tmp_path, names.split()))
+    assert [result.error_code for result in results] == [
+        "empty_file", "not_an_image", "truncated", "file_too_large", "too_large", "not_a_file", "outside_root",
+        "not_a_file", "missing", "outside_root", None,
+    ]  # fmt: skip
+    assert all(result.error for result in results[:-1])
+    assert results[-1].outcome == "ok"
