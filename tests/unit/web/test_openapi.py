@@ -12,6 +12,9 @@ from openapi_spec_validator import validate
 from tests.support.web import document_of
 
 ROOT = Path(__file__).parents[3]
+CODE = re.compile(
+    r'(?:code=|code = |ImageError\(\s*|Verdict\(|fail_job\([^"]*|set_notice\([^"]*|_pause\([^"]*)"([a-z_]+)"'
+)
 
 
 def served(app: Flask) -> set[tuple[str, str]]:
@@ -63,10 +66,9 @@ def test_the_guide_names_every_route_and_every_code(app: Flask) -> None:
     missing = [f"{m.upper()} {p}" for m, p in sorted(served(app)) if f"`{m.upper()} {p}`" not in guide]
     assert missing == []
     codes = set()
-    for folder in ("web", "mien"):
+    for folder in ("web", "mien", "worker"):
         for source in (ROOT / folder).rglob("*.py"):
-            text = source.read_text()
-            codes |= set(re.findall(r'(?:code=|code = )"([a-z_]+)"', text))
+            codes |= set(re.findall(CODE, source.read_text()))
     # errors that a client of the API cannot meet
     internal = {"lease_lost", "bad_setting", "no_key", "unknown_key", "missing_resource"}
     undocumented = {code for code in codes - internal if f"`{code}`" not in guide}
