@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from celery import Celery
 
 from mien.control import source_away
 from mien.database import Database
-from mien.errors import ImageError, LeaseLostError, ModelError, UnavailableError
-from mien.ledger.cache import look_up, may_have
+from mien.errors import LeaseLostError, ModelError, UnavailableError
 from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
-from mien.ledger.lease import ChunkLease, LeasedImage, Taker, hand_back, renew_chunk, take_chunk
+from mien.ledger.lease import ChunkLease, Taker, hand_back, renew_chunk, take_chunk
 from mien.ledger.work import fail_job, set_notice
 from mien.models import ModelStore
 from mien.queue import CONTROL_QUEUE, PURGE, ring
 from mien.settings import Settings
-from mien.sources import folder_identity, open_image
+from mien.sources import folder_identity
+from worker.known import find_known
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.supervisor import Aborted, EnginePool, EngineStartError
 
 log = logging.getLogger(__name__)
 
 PAUSE_AFTER_TROUBLE_S = 5.0
-HASH_BLOCK = 1 << 20
 
 
 @dataclass
@@ -139,16 +137,16 @@ class Classifying:
         if not self._source_is_there(lease):
             return None
         spec = self._spec(lease)
-        known = self._known(lease) if lease.images and may_have(self.db, lease) else {}
-        rest = [image for image in lease.images if image.id not in known]
-        tasks = [ImageTask(key=image.id, root=lease.source_path, path=image.path) for image in rest]
+        known = find_known(self.db, lease, self.settings.max_file_bytes)
+        tasks = [ImageTask(key=image.id, root=lease.source_path, path=image.path) for image in known.rest(lease)]
         results = self.pool.classify(spec, tasks, abort=abort, alone=lease.suspect)
         if any(result.error_code in ("missing", "outside_root") for result in results) and not self._source_is_there(
             lease
         ):
             return None
         self._note_loaded(lease.model_revision)
-        return [*known.values(), *(_as_outcome(result) for result in results)]
+        classified = [_as_outcome(result) for result in results]
+        return [*known.outcomes.values(), *classified, *known.copied(classified)]
 
     def _spec(self, lease: ChunkLease) -> EngineSpec:
         model = self.store.get(lease.model_revision)
@@ -184,30 +182,6 @@ class Classifying:
         hand_back(self.db, lease)
         if not self.stop.is_set():
             ring(self.app, PURGE, CONTROL_QUEUE)
-
-    def _known(self, lease: ChunkLease) -> dict[int, ImageOutcome]:
-        """Images whose content was classified before under the same fingerprint: image id -> outcome."""
-        hashes = {image.id: digest for image in lease.images if (digest := self._hash(lease, image))}
-        found = look_up(self.db, lease, set(hashes.values()))
-        return {i: replace(found[digest], image_id=i) for i, digest in hashes.items() if digest in found}
-
-    def _hash(self, lease: ChunkLease, image: LeasedImage) -> bytes | None:
-        """SHA-256 of the file, None if it cannot be read: the engine will say why."""
-        try:
-            descriptor = open_image(lease.source_path, image.path)
-        except ImageError:
-            return None
-        digest = hashlib.sha256()
-        try:
-            if os.fstat(descriptor).st_size > self.settings.max_file_bytes:
-                return None
-            while block := os.read(descriptor, HASH_BLOCK):
-                digest.update(block)
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        return digest.digest()
 
     def _commit(self, lease: ChunkLease, outcomes: list[ImageOutcome]) -> None:
         """Commit, waiting for a database that is away as long as this worker lives: the token guards the result."""

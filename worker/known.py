@@ -1,0 +1,93 @@
+"""What need not be classified: images whose content was classified before, and copies within one chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from mien.database import Database
+from mien.errors import ImageError
+from mien.ledger.cache import look_up, may_have
+from mien.ledger.commit import ImageOutcome
+from mien.ledger.lease import ChunkLease, LeasedImage
+from mien.sources import open_image
+
+HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Known:
+    """``outcomes``: image id -> what the ledger knows. ``copies``: image id -> an image of the chunk with equal bytes."""
+
+    outcomes: Mapping[int, ImageOutcome]
+    copies: Mapping[int, int]
+
+    def rest(self, lease: ChunkLease) -> list[LeasedImage]:
+        """The images that have to be classified."""
+        return [image for image in lease.images if image.id not in self.outcomes and image.id not in self.copies]
+
+    def copied(self, classified: Iterable[ImageOutcome]) -> list[ImageOutcome]:
+        """The outcomes of the copies, once their originals are classified. A repeated failure is not called cached."""
+        by_id = {outcome.image_id: outcome for outcome in classified}
+        made = []
+        for image_id, original in self.copies.items():
+            outcome = by_id[original]
+            cached = outcome.outcome != "failed"
+            made.append(
+                replace(outcome, image_id=image_id, cached=cached, read_s=0, decode_s=0, detect_s=0, classify_s=0)
+            )
+        return made
+
+
+def find_known(db: Database, lease: ChunkLease, max_file_bytes: int) -> Known:
+    """Hash what may be known and look it up.
+
+    Every file is hashed where another job of the owner has the fingerprint; else only files of equal size within the
+    chunk, since only they can be equal. A file that cannot be read is left to the engine, which says why.
+    """
+    look = bool(lease.images) and may_have(db, lease)
+    sizes = {image.id: size for image in lease.images if (size := _size(lease, image)) and size <= max_file_bytes}
+    alike: dict[int, int] = defaultdict(int)
+    for size in sizes.values():
+        alike[size] += 1
+    hashes = {
+        image.id: digest
+        for image in lease.images
+        if image.id in sizes and (look or alike[sizes[image.id]] > 1) and (digest := _hash(lease, image))
+    }
+    found = look_up(db, lease, set(hashes.values())) if look else {}
+    outcomes = {i: replace(found[digest], image_id=i) for i, digest in hashes.items() if digest in found}
+    first: dict[bytes, int] = {}
+    copies = {
+        i: original
+        for i, digest in hashes.items()
+        if i not in outcomes and (original := first.setdefault(digest, i)) != i
+    }
+    return Known(outcomes, copies)
+
+
+def _size(lease: ChunkLease, image: LeasedImage) -> int | None:
+    try:
+        return os.stat(os.path.join(lease.source_path, image.path), follow_symlinks=False).st_size  # noqa: PTH116, PTH118
+    except OSError:
+        return None
+
+
+def _hash(lease: ChunkLease, image: LeasedImage) -> bytes | None:
+    """SHA-256 of the file as it is opened safely below the source, None if it cannot be read."""
+    try:
+        descriptor = open_image(lease.source_path, image.path)
+    except ImageError:
+        return None
+    digest = hashlib.sha256()
+    try:
+        while block := os.read(descriptor, HASH_BLOCK):
+            digest.update(block)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return digest.digest()
