@@ -20,7 +20,7 @@ HASH_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Known:
-    """``outcomes``: image id -> what the ledger knows. ``copies``: image id -> an image of the chunk with equal bytes."""
+    """``outcomes``: image id -> what the ledger knows. ``copies``: image id -> an image with equal bytes."""
 
     outcomes: Mapping[int, ImageOutcome]
     copies: Mapping[int, int]

@@ -10,9 +10,8 @@ from mien.database import Database
 from mien.ledger.commit import ImageOutcome, commit_chunk
 from mien.ledger.lease import ChunkLease, LeasedImage, take_chunk
 from mien.ledger.submit import submit
-from worker.known import find_known
-
 from tests.support.ledger import assert_exact, bad, control, face, new_job, taker
+from worker.known import find_known
 
 LIMIT = 1 << 20
 
@@ -42,8 +41,11 @@ def test_copies_within_a_chunk_are_classified_once(db: Database, tmp_path: Path)
     job, lease = lease_of(db, tmp_path / "a", files)
     known = find_known(db, lease, LIMIT)
     rest = known.rest(lease)
-    assert [image.path for image in rest] == [b"a.jpg", b"b.jpg", b"d.jpg"]
-    assert names(lease, known.copies) == ["c.jpg", "e.jpg"]
+    same = {"a.jpg", "c.jpg", "e.jpg"}
+    assert len(rest) == 3
+    assert {"b.jpg", "d.jpg"} < {image.path.decode() for image in rest}
+    assert len(known.copies) == 2
+    assert set(names(lease, known.copies)) < same
     classified = [seen(lease, image) for image in rest]
     commit_chunk(db, lease, [*classified, *known.copied(classified)])
     row = assert_exact(db, job)
