@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mien.errors import ImageError, ModelError
-from mien.images import RGB, DecodedImage, Header, decode, probe
+from mien.images import RGB, Header, decode, probe
 from mien.model_folder import load_model
 from mien.sources import open_image
 from worker.classifier import Classifier, open_classifier
@@ -115,7 +115,7 @@ class Stages:
         with _timed(image, "decode_s"):
             header = image.header = probe(data, max_pixels=spec.max_pixels)
             side = whole_side(header.width, header.height, classifier.model.input)
-            decoded = _decode(data, side, spec)
+            decoded = decode(data, min_side=side, max_pixels=spec.max_pixels)
         with _timed(image, "classify_s"):
             image.crops = [crop_whole(decoded, classifier.model.crop, classifier.model.input)]
         image.boxes = [(0.0, 0.0, float(header.width), float(header.height), None)]
@@ -124,7 +124,7 @@ class Stages:
         model = classifier.model
         with _timed(image, "decode_s"):
             image.header = probe(data, max_pixels=spec.max_pixels)
-            decoded = _decode(data, spec.detect_size, spec)
+            decoded = decode(data, min_side=spec.detect_size, max_pixels=spec.max_pixels)
         with _timed(image, "detect_s"):
             (faces,) = self._detector.detect(
                 [decoded], detect_size=spec.detect_size, min_score=spec.min_face_score, min_face=spec.min_face
@@ -133,7 +133,7 @@ class Stages:
         with _timed(image, "decode_s"):
             side = side_needed(decoded, faces, model.crop, model.input)
             if side is not None:
-                larger = _decode(data, side, spec)
+                larger = decode(data, min_side=side, max_pixels=spec.max_pixels)
         with _timed(image, "classify_s"):
             image.crops = [crop_face(larger, face, model.crop, model.input) for face in faces]
         image.boxes = [_box(face) for face in faces]
@@ -204,15 +204,6 @@ def _file_too_large(size: int, limit: int) -> ImageError:
     return ImageError(
         "file_too_large", f"The file has {size:,} bytes or more; the limit is {limit:,} (MIEN_MAX_FILE_BYTES)."
     )
-
-
-def _decode(data: bytes, min_side: int, spec: EngineSpec) -> DecodedImage:
-    try:
-        return decode(data, min_side=min_side, max_pixels=spec.max_pixels)
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError("corrupt", f"The image cannot be decoded ({type(error).__name__}: {error}).") from None
 
 
 def _box(face: Face) -> tuple[float, float, float, float, float | None]:
