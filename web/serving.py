@@ -6,6 +6,7 @@ accepting, lets long polls answer at once, and finishes what runs.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mien.settings import load_settings
@@ -27,4 +28,5 @@ proc_name = "mien-web"
 
 def post_worker_init(worker: Any) -> None:
     """Called by gunicorn in the worker, once the application is loaded."""
+    logging.basicConfig(level=_settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     worker.wsgi.extensions[EXTENSION].is_stopping = lambda: not worker.alive
