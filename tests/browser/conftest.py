@@ -1,0 +1,112 @@
+"""A whole Mien (front end, broker, control, worker) and a browser that looks at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from mien.client import Client
+from mien.models import ModelStore
+from tests.support.tiny_model import make_tiny_model
+
+ROOT = Path(__file__).parents[2]
+START_S = 90
+DARK, BRIGHT = 12, 9
+
+
+@dataclass(frozen=True)
+class Running:
+    """A Mien that runs, and its one root."""
+
+    url: str
+    data: Path
+    photos: Path
+    process: psutil.Process
+
+    @contextmanager
+    def worker_asleep(self) -> Iterator[None]:
+        """Nothing is classified meanwhile."""
+        workers = [
+            child for child in self.process.children(recursive=True) if "classify.cpu" in " ".join(child.cmdline())
+        ]
+        assert workers
+        for worker in workers:
+            worker.suspend()
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.resume()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark and bright squares in two folders, one file that is no image, and one broken one."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "set" / "inner").mkdir(parents=True)
+    for number in range(DARK):
+        Image.new("RGB", (64, 64), (10 + number, 20, 20)).save(folder / "set" / f"dark {number:02d}.png")
+    for number in range(BRIGHT):
+        Image.new("RGB", (64, 64), (250, 240 - number, 240)).save(folder / "set" / "inner" / f"=bright {number}.png")
+    (folder / "set" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this is where it ends")
+    (folder / "set" / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mien(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Iterator[Running]:
+    """``mien up`` on a free port, with a model whose answers are known."""
+    data = tmp_path_factory.mktemp("mien")
+    model = ModelStore(data / "models").install(make_tiny_model(data / "source"))
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    environment = {
+        **os.environ,
+        "MIEN_DATA_DIR": str(data),
+        "MIEN_PORT": str(port),
+        "MIEN_MODEL": f"{model.name}@{model.revision}",
+        "MIEN_ENGINES": "1",
+    }
+    command = [sys.executable, "-m", "cli.main", "up", str(photos)]
+    with (data / "up.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    until = time.monotonic() + START_S
+    client = Client(url)
+    while not (client.is_alive() and client.workers()):
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(f"Mien did not start: {(data / 'up.log').read_text()}")
+        time.sleep(0.2)
+    yield Running(url, data, photos, psutil.Process(process.pid))
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Chromium, without a window."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        reason = "Chromium is not installed"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
