@@ -1,0 +1,68 @@
+"""What every test may use: the shared data, private servers, and one rule for what a machine lacks.
+
+On a person's machine a test whose server or data is missing is skipped with the reason. In CI (``CI`` is set) nothing
+may be missing: there it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.machine import ROOT, lacking
+from tests.support.postgres import USER, private_server, server_programs
+from tests.support.redis import private_redis
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the settings, or touches the data folder, of a Mien that this person runs."""
+    for name in os.environ:
+        if name.startswith("MIEN_") and name != "MIEN_SHARED":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MIEN_DATA_DIR", str(tmp_path_factory.getbasetemp() / "unset-data-dir"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared data (``MIEN_SHARED``, by default ``../shared``)."""
+    folder = Path(os.environ.get("MIEN_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        lacking(f"the shared data is not at {folder}; name its folder in MIEN_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The folder of a private PostgreSQL server's socket."""
+    programs = server_programs()
+    if programs is None:
+        lacking("PostgreSQL's server programs are not installed (Debian: postgresql)")
+    with private_server(programs) as folder:
+        yield folder
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty database of its own."""
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(host=postgres_server, user=USER, dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield f"postgresql://{USER}@/{name}?host={postgres_server}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    """A private Redis server."""
+    program = shutil.which("redis-server")
+    if program is None:
+        lacking("redis-server is not installed (Debian: redis-server)")
+    with private_redis(program) as url:
+        yield url
