@@ -24,6 +24,7 @@ keepalive = 15
 limit_request_line = 8190
 loglevel = _settings.log_level.lower()
 proc_name = "mien-web"
+control_socket_disable = True  # Mien is stopped by signals; no second way in
 
 
 def post_worker_init(worker: Any) -> None:
