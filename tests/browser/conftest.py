@@ -20,6 +20,7 @@ from PIL import Image
 
 from mien.client import Client
 from mien.models import ModelStore
+from tests.support.machine import lacking
 from tests.support.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -101,12 +102,12 @@ def browser() -> Iterator[object]:
     """Chromium, without a window."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
-        reason = "Chromium is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with playwright.sync_playwright() as started:
+        lacking("Chromium is not installed (Debian: chromium)")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        lacking("Playwright is not installed (`pip install playwright`)")
+    with sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium
         chromium.close()

@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from mien.database import Database
-from tests.support.postgres import USER, private_server, server_programs
 from tests.support.web import make_app, parts_of
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The folder of a private server's socket."""
-    programs = server_programs()
-    if programs is None:
-        reason = "PostgreSQL's server programs are not installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with private_server(programs) as folder:
-        yield folder
-
-
-@pytest.fixture
-def postgres_url(postgres_server: str) -> str:
-    """An empty database of its own."""
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(host=postgres_server, user=USER, dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
-    return f"postgresql://{USER}@/{name}?host={postgres_server}"
 
 
 @pytest.fixture
