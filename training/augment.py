@@ -41,6 +41,13 @@ def augment(
     return erase(tone(views, part, generator), part.erase, generator)
 
 
+def centre_view(images: Tensor, extent: float, size: int) -> Tensor:
+    """The unchanged view: the middle ``extent`` of each canvas (float [N, C, S, S]), resized to ``size``."""
+    theta = torch.tensor([[extent, 0.0, 0.0], [0.0, extent, 0.0]], device=images.device).expand(len(images), 2, 3)
+    grid = F.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
+    return F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(0, 1)
+
+
 def warp(images: Tensor, extent: Tensor, size: int, part: AugmentPart, generator: torch.Generator) -> Tensor:
     """Rotate, scale, shift, shear and flip in one bicubic resampling; edge pixels fill what lies outside."""
     count = len(images)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.spatial.distance import jensenshannon
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
 
 from mien.errors import ModelError
 from training.data import Item, targets
@@ -40,7 +40,9 @@ class VoteCalibration:
 
 
 def fit_temperature(probabilities: Floats, wanted: npt.NDArray[Any]) -> float:
-    """The temperature (0.2 to 5) at which cross entropy against ``wanted`` is lowest (Guo et al. 2017, arXiv:1706.04599).
+    """The temperature (0.2 to 5) at which cross entropy against ``wanted`` is lowest.
+
+    Guo et al. 2017, arXiv:1706.04599.
 
     Args:
         probabilities: [N, L] at temperature 1; wanted: [N, L] shares of votes or one-hot labels.
@@ -122,7 +124,7 @@ def fold_temperature(model: Any, temperature: float) -> None:
     Raises:
         ModelError: the model's head is not one linear layer.
     """
-    head = getattr(model, "classifier", None) or getattr(model, "head", None)
+    head: Any = getattr(model, "classifier", None) or getattr(model, "head", None)
     if getattr(head, "weight", None) is None or getattr(head, "bias", None) is None or head.weight.ndim != 2:
         raise ModelError("The temperature cannot be folded in: the model's head is not one linear layer.")
     head.weight.data /= temperature

@@ -118,4 +118,3 @@ def _build(
     fresh_note = note_file.with_suffix(f".{os.getpid()}.new")
     fresh_note.write_text(json.dumps(note))
     fresh_note.replace(note_file)
-

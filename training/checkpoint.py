@@ -31,6 +31,8 @@ def load(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RecipeError(f"There is no checkpoint {path} to resume from; start without --resume.") from None
-    except Exception as error:  # noqa: BLE001 - torch raises many kinds on a damaged file
-        raise RecipeError(f"The checkpoint {path} cannot be read ({type(error).__name__}); delete it and start anew.") from None
+    except Exception as error:
+        raise RecipeError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}); delete it and start anew."
+        ) from None
     return state

@@ -16,7 +16,14 @@ import numpy.typing as npt
 
 from mien.errors import UnprocessableError
 
-SPLITS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+}
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"})
 NO_MAJORITY = frozenset({"unclear", "unknown"})
 """Folders of images without one label: used in training where votes say what raters saw, left out in judging."""
@@ -91,7 +98,9 @@ def scan(root: Path, *, votes: str | None = None, drop_single_votes: bool = True
     return Dataset(root, {split: tuple(items) for split, items in splits.items()}, tuple(labels), tuple(ignored))
 
 
-def _labelled(root: Path, folder: Path, table: dict[str, tuple[tuple[str, float], ...]], ignored: list[str]) -> list[Item]:
+def _labelled(
+    root: Path, folder: Path, table: dict[str, tuple[tuple[str, float], ...]], ignored: list[str]
+) -> list[Item]:
     items = []
     for label_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
         label = label_folder.name.strip().lower()
@@ -149,8 +158,8 @@ def targets(items: Sequence[Item], labels: Sequence[str]) -> npt.NDArray[np.floa
         for label, share in shares:
             if label in index:
                 row[index[label]] = share
-        if total := row.sum():
-            row /= total
+    totals = result.sum(axis=1, keepdims=True)
+    np.divide(result, totals, out=result, where=totals > 0)
     return result
 
 

@@ -67,7 +67,12 @@ def load_classifier(source: str, *, labels: tuple[str, ...] | None = None, image
                 config.id2label = dict(enumerate(labels))
                 config.label2id = {label: i for i, label in enumerate(labels)}
             model = AutoModelForImageClassification.from_pretrained(
-                folder, config=config, ignore_mismatched_sizes=True, use_safetensors=True, dtype=torch.float32, **options
+                folder,
+                config=config,
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                **options,
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"The model {source!r} cannot be loaded: {str(error).splitlines()[0]}") from None
@@ -85,7 +90,9 @@ def _bare_dinov2(folder: Path, labels: tuple[str, ...] | None) -> nn.Module:
     with safe_open(files[0], "pt") as stream:
         weights = {name: stream.get_tensor(name).float() for name in stream.keys()}  # noqa: SIM118
     if "head.weight" not in weights or "dinov2.embeddings.position_embeddings" not in weights:
-        raise ModelError(f"The folder {str(folder)!r} has no config.json, and its weights are not a DINOv2 classifier's.")
+        raise ModelError(
+            f"The folder {str(folder)!r} has no config.json, and its weights are not a DINOv2 classifier's."
+        )
     hidden = weights["dinov2.embeddings.cls_token"].shape[-1]
     patch = weights["dinov2.embeddings.patch_embeddings.projection.weight"].shape[-1]
     grid = int((weights["dinov2.embeddings.position_embeddings"].shape[1] - 1) ** 0.5)

@@ -66,14 +66,15 @@ def export_onnx(model: nn.Module, path: Path, *, height: int, width: int) -> Non
         noisy.setLevel(level)
 
 
-def store_half(source: Path, target: Path, *, weights: Path | None = None) -> None:
-    """Rewrite an fp32 export with fp16 weights, each behind a Cast that ONNX Runtime folds when it loads.
+def store_shared(source: Path, target: Path, *, weights: Path | None = None, half: bool = True) -> None:
+    """Rewrite an fp32 export so that its weights take little room.
 
-    With ``weights``, a safetensors file in the same folder as ``target``, tensors that are there in fp16 (as they are,
-    or transposed) are not stored again: the export refers to them by offset as ONNX external data.
+    With ``half`` they are stored in fp16, each behind a Cast that ONNX Runtime folds when it loads. With ``weights``, a
+    safetensors file in the same folder as ``target``, tensors that are there (or transposed) are not stored
+    again: the export refers to them by offset, as ONNX external data.
     """
     model = onnx.load(str(source))
-    shared = _SafetensorsIndex(weights) if weights else None
+    shared = _SafetensorsIndex(weights, half=half) if weights else None
     kept: list[Any] = []
     nodes: list[Any] = []
     for initialiser in model.graph.initializer:
@@ -81,16 +82,21 @@ def store_half(source: Path, target: Path, *, weights: Path | None = None) -> No
         if values.dtype != np.float32 or values.size < _SMALL:
             kept.append(initialiser)
             continue
-        half_name = f"{initialiser.name}.half"
         found = shared.find(values) if shared else None
+        if found is None and not half:
+            kept.append(initialiser)
+            continue
+        # the steps from what is stored to what the graph reads, each named after the next
+        steps: list[tuple[str, dict[str, Any]]] = [("Cast", {"to": TensorProto.FLOAT})] if half else []
+        if found is not None and found.transposed:
+            steps.insert(0, ("Transpose", {"perm": [1, 0]}))
+        names = [f"{initialiser.name}.stored{i or ''}" for i in range(len(steps))] + [initialiser.name]
         if found is None:
-            kept.append(numpy_helper.from_array(values.astype(np.float16), half_name))
+            kept.append(numpy_helper.from_array(values.astype(np.float16), names[0]))
         else:
-            kept.append(found.as_initialiser(half_name, weights))
-            if found.transposed:
-                nodes.append(helper.make_node("Transpose", [half_name], [f"{half_name}.t"], perm=[1, 0]))
-                half_name = f"{half_name}.t"
-        nodes.append(helper.make_node("Cast", [half_name], [initialiser.name], to=TensorProto.FLOAT))
+            kept.append(found.as_initialiser(names[0], weights))
+        for (kind, attributes), before, after in zip(steps, names[:-1], names[1:], strict=True):
+            nodes.append(helper.make_node(kind, [before], [after], **attributes))
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     original = list(model.graph.node)
@@ -101,12 +107,13 @@ def store_half(source: Path, target: Path, *, weights: Path | None = None) -> No
 
 
 class _Found:
-    def __init__(self, shape: list[int], offset: int, length: int, *, transposed: bool) -> None:
-        self.shape, self.offset, self.length, self.transposed = shape, offset, length, transposed
+    def __init__(self, shape: list[int], place: tuple[int, int], *, kind: int, transposed: bool) -> None:
+        self.shape, self.kind, self.transposed = shape, kind, transposed
+        self.offset, self.length = place
 
     def as_initialiser(self, name: str, weights: Path | None) -> Any:
         assert weights is not None  # noqa: S101 - for the type checker
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT16, dims=self.shape)
+        tensor = TensorProto(name=name, data_type=self.kind, dims=self.shape)
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", weights.name), ("offset", self.offset), ("length", self.length)):
             tensor.external_data.add(key=key, value=str(value))
@@ -116,26 +123,29 @@ class _Found:
 class _SafetensorsIndex:
     """Finds tensors of a safetensors file by value (format: 8 bytes of header length, a JSON header, the data)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, half: bool) -> None:
+        self._kind = np.float16 if half else np.float32
         raw = path.read_bytes()
         (length,) = struct.unpack("<Q", raw[:8])
         header = json.loads(raw[8 : 8 + length])
         self._by_content: dict[tuple[tuple[int, ...], bytes], _Found] = {}
         for name, entry in header.items():
-            if name == "__metadata__" or entry["dtype"] != "F16":
+            if name == "__metadata__" or entry["dtype"] != ("F16" if half else "F32"):
                 continue
             first, last = entry["data_offsets"]
             start = 8 + length + first
-            values = np.frombuffer(raw, np.float16, offset=start, count=(last - first) // 2).reshape(entry["shape"])
-            found = _Found(entry["shape"], start, last - first, transposed=False)
+            count = (last - first) // np.dtype(self._kind).itemsize
+            values = np.frombuffer(raw, self._kind, offset=start, count=count).reshape(entry["shape"])
+            kind, place = TensorProto.FLOAT16 if half else TensorProto.FLOAT, (start, last - first)
+            found = _Found(entry["shape"], place, kind=kind, transposed=False)
             self._by_content[values.shape, values.tobytes()] = found
             if values.ndim == 2 and min(values.shape) > 1:
-                turned = _Found(entry["shape"], start, last - first, transposed=True)
+                turned = _Found(entry["shape"], place, kind=kind, transposed=True)
                 self._by_content.setdefault((values.T.shape, np.ascontiguousarray(values.T).tobytes()), turned)
 
     def find(self, values: npt.NDArray[Any]) -> _Found | None:
-        half = values.astype(np.float16)
-        return self._by_content.get((half.shape, half.tobytes())) if np.array_equal(half, values) else None
+        stored = values.astype(self._kind)
+        return self._by_content.get((stored.shape, stored.tobytes())) if np.array_equal(stored, values) else None
 
 
 def largest_difference(model: nn.Module, path: Path, pixels: Tensor) -> float:
@@ -163,7 +173,7 @@ def check_export(model: nn.Module, path: Path, pixels: Tensor) -> float:
     difference = largest_difference(model, path, pixels)
     if not difference <= TOLERANCE:
         raise ModelError(
-            f"The ONNX export's probabilities differ from torch's by up to {difference:.2g} (allowed: {TOLERANCE:.0e}).",
+            f"The ONNX export's probabilities differ from torch's by up to {difference:.2g} (limit: {TOLERANCE:.0e}).",
             code="export_differs",
         )
     return difference

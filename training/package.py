@@ -20,7 +20,7 @@ from training import checkpoint
 from training.canvases import CanvasSpec, load_canvases
 from training.data import require_training, scan, usable
 from training.networks import build_network
-from training.onnx_export import check_export, export_onnx, store_half
+from training.onnx_export import check_export, export_onnx, store_shared
 from training.quantise import quantise
 from training.recipe import Recipe, make_recipe
 from worker.faces import model_input
@@ -52,6 +52,22 @@ def network_of(run: Path, recipe: Recipe | None = None) -> tuple[nn.Module, Reci
     return model.eval(), recipe, state
 
 
+def packable(model: nn.Module) -> nn.Module:
+    """The model as a Hugging Face image classifier.
+
+    Raises:
+        ModelError: it has no such form.
+    """
+    from training.vit import VisionTransformer, to_hugging_face  # noqa: PLC0415
+
+    if isinstance(model, VisionTransformer):
+        twin: nn.Module = to_hugging_face(model)
+        return twin
+    if not hasattr(model, "save_pretrained"):
+        raise ModelError(f"{type(model).__name__} has no Hugging Face form: it is for comparison, not for serving.")
+    return model
+
+
 def write_package(
     model: nn.Module,
     folder: Path,
@@ -63,6 +79,7 @@ def write_package(
     calibration: Tensor | None,
     temperature: float = 1.0,
     notes: str = "",
+    half: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Packaged:
     """Write the model folder; it appears whole or not at all.
@@ -72,6 +89,7 @@ def write_package(
         probe: normalised crops [N, 3, H, W] on which the export is compared with torch.
         calibration: normalised crops for the int8 scales; without them no int8 export is made.
         temperature: for the record.
+        half: store the weights in fp16 (the model takes the rounded values), else in fp32.
 
     Raises:
         ModelError: the export fails or differs, or the folder exists and holds something else than a model.
@@ -81,12 +99,12 @@ def write_package(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".package-") as scratch:
         fresh = Path(scratch) / "model"
-        _write_weights(model, fresh)
+        _write_weights(model, fresh, half=half)
         _write_json(fresh / "preprocessor_config.json", preprocessor_config(spec))
         say("exporting to ONNX")
         _plain(model)
         export_onnx(model, Path(scratch) / "fp32.onnx", height=spec.height, width=spec.width)
-        store_half(Path(scratch) / "fp32.onnx", fresh / "model.onnx", weights=fresh / "model.safetensors")
+        store_shared(Path(scratch) / "fp32.onnx", fresh / "model.onnx", weights=_only_weights(fresh), half=half)
         difference = check_export(model, fresh / "model.onnx", probe)
         say(f"the export's probabilities agree with torch's within {difference:.1e}")
         onnx_files = {"fp32": "model.onnx"}
@@ -94,7 +112,10 @@ def write_package(
             say(f"quantising to int8 with {len(calibration)} crops")
             quantise(Path(scratch) / "fp32.onnx", fresh / "model.int8.onnx", calibration.numpy())
             onnx_files["int8"] = "model.int8.onnx"
-        _write_json(fresh / "mien.json", mien_json(name, spec, crop, temperature, onnx_files, notes))
+        _write_json(
+            fresh / "mien.json",
+            mien_json(name, spec=spec, crop=crop, temperature=temperature, onnx_files=onnx_files, notes=notes),
+        )
         load_model(fresh)  # whatever the worker would refuse is refused here
         for file in fresh.iterdir():
             file.chmod(0o644)
@@ -121,7 +142,8 @@ def package_run(
     """Package the kept weights of a run, with int8 scales from its own training images."""
     from training.calibrate import fold_temperature  # noqa: PLC0415
 
-    model, recipe, _ = network_of(run)
+    network, recipe, _ = network_of(run)
+    model = packable(network)
     if temperature != 1.0:
         fold_temperature(model, temperature)
     spec, crop = specs_of(recipe)
@@ -170,7 +192,7 @@ def checkpoint_labels(model: nn.Module) -> list[str]:
 
 
 def mien_json(
-    name: str, spec: InputSpec, crop: CropSpec, temperature: float, onnx_files: dict[str, str], notes: str
+    name: str, *, spec: InputSpec, crop: CropSpec, temperature: float, onnx_files: dict[str, str], notes: str
 ) -> dict[str, Any]:
     """The content of ``mien.json``."""
     return {
@@ -215,16 +237,23 @@ def preprocessor_config(spec: InputSpec) -> dict[str, Any]:
     return base
 
 
-def _write_weights(model: nn.Module, folder: Path) -> None:
-    """fp16 on disk; the model itself takes the rounded values, so that all that follows judges what is shipped."""
+def _write_weights(model: nn.Module, folder: Path, *, half: bool) -> None:
+    """With ``half`` the model itself takes the rounded values, so that all that follows judges what is shipped."""
     from transformers.utils import logging as hf_logging  # noqa: PLC0415
 
-    hf_logging.disable_progress_bar()
-    model.half()
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if half:
+        model.half()
     try:
         model.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
     finally:
         model.float()
+
+
+def _only_weights(folder: Path) -> Path | None:
+    """The safetensors file, if there is one alone (large models are split into several)."""
+    files = list(folder.glob("*.safetensors"))
+    return files[0] if len(files) == 1 else None
 
 
 def _plain(model: nn.Module) -> None:

@@ -122,7 +122,8 @@ def predict(
         sides.append(min(image.width, image.height))
     if not kept:
         raise DataError(
-            f"None of {len(items)} images could be classified: {len(unreadable)} unreadable, {len(no_face)} without a face."
+            f"None of {len(items)} images could be classified: {len(unreadable)} unreadable, "
+            f"{len(no_face)} without a face."
         )
     started = time.perf_counter()
     probabilities = classify(open_classifier(model, device, precision), crops)
@@ -143,4 +144,5 @@ def predict(
 def classify(classifier: Classifier, crops: Sequence[RGB]) -> Floats:
     """Probabilities [N, L] of crops, in the worker's batches."""
     parts = [classifier.classify(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
-    return np.concatenate(parts).astype(np.float64)
+    probabilities = np.concatenate(parts).astype(np.float64)
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""One recipe file describes one run: data, model, optimisation, augmentation. TOML on disk, frozen objects in memory."""
+"""One recipe file describes one run: data, model, optimisation, augmentation. TOML on disk, frozen in memory."""
 
 from __future__ import annotations
 
@@ -42,14 +42,24 @@ class _Part(BaseModel):
 class DataPart(_Part):
     """One root of images and how much of it each batch takes."""
 
-    path: str = Field(description="Folder root/{train,valid,test}/<label>/* or root/<label>/*; $VARIABLES are expanded.")
+    path: str = Field(
+        description="Folder root/{train,valid,test}/<label>/* or root/<label>/*; $VARIABLES are expanded."
+    )
     votes: str | None = Field(None, description="CSV of raters' votes below the root: soft labels.")
-    drop_single_votes: bool = Field(True, description="Leave out labels that one rater alone chose (as the FER+ paper does).")
+    drop_single_votes: bool = Field(
+        True, description="Leave out labels that one rater alone chose (as the FER+ paper does)."
+    )
     faces: Literal["whole", "detect"] = Field("whole", description="detect: crop the largest face as the worker does.")
     share: float = Field(1.0, gt=0, description="Weight of this root in each batch, relative to the others.")
-    balance: Literal["none", "sqrt", "full"] = Field("none", description="Draw classes by 1/sqrt or 1/count of their size.")
-    margin: tuple[float, float] = Field((0.1, 0.1), description="Range of crop margins drawn in training (faces=detect).")
-    label_share: float = Field(1.0, ge=0, le=1, description="Share of the label in the target; the teacher gives the rest.")
+    balance: Literal["none", "sqrt", "full"] = Field(
+        "none", description="Draw classes by 1/sqrt or 1/count of their size."
+    )
+    margin: tuple[float, float] = Field(
+        (0.1, 0.1), description="Range of crop margins drawn in training (faces=detect)."
+    )
+    label_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the label in the target; the teacher gives the rest."
+    )
     blur: float = Field(0.0, ge=0, le=1, description="Share of images softened to `blur_to` pixels and back.")
     blur_to: int = Field(48, ge=8, description="Pixels to which `blur` softens.")
 
@@ -62,7 +72,9 @@ class DataPart(_Part):
 class ModelPart(_Part):
     """What is trained and from what it starts."""
 
-    kind: Literal["pretrained", "vit", "cnn"] = Field("pretrained", description="A checkpoint, or a ViT or CNN from scratch.")
+    kind: Literal["pretrained", "vit", "cnn"] = Field(
+        "pretrained", description="A checkpoint, or a ViT or CNN from scratch."
+    )
     source: str = Field("", description="Folder or hub id@commit of the checkpoint to start from (kind=pretrained).")
     layers: tuple[int, ...] = Field((), description="Keep only these encoder layers of the source, in this order.")
     image_size: int = Field(70, ge=8, le=1024, description="Side of the square input in pixels.")
@@ -73,7 +85,9 @@ class ModelPart(_Part):
     hidden: int = Field(192, ge=16, description="Width (kind=vit; channels of the first stage for kind=cnn).")
     depth: int = Field(6, ge=1, description="Layers (kind=vit).")
     heads: int = Field(3, ge=1, description="Attention heads (kind=vit).")
-    drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of the last layer, growing from 0 at the first.")
+    drop_path: float = Field(
+        0.1, ge=0, lt=1, description="Stochastic depth of the last layer, growing from 0 at the first."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in the layers (kind=vit).")
 
     @model_validator(mode="after")
@@ -87,6 +101,11 @@ class TeacherPart(_Part):
     """A finished classifier whose answers the student learns beside the labels."""
 
     source: str
+    views: Literal["same", "plain"] = Field(
+        "same",
+        description="same: the teacher sees each training view (dearer); plain: it answers once for the unchanged image, "
+        "before the run.",
+    )
     mirror: bool = Field(False, description="Average the teacher's answer over the image and its mirror image.")
     temperature: float = Field(1.0, gt=0, description="Temperature on the teacher's logits.")
 
@@ -97,7 +116,9 @@ class OptimPart(_Part):
     batch: int = Field(64, ge=1)
     accumulate: int = Field(1, ge=1, description="Batches summed into one step.")
     steps: int | None = Field(None, ge=1, description="Length of the run in steps ...")
-    budget: str | None = Field(None, description="... or in time, such as 90m, 2h, 45s: the schedule anneals to its end.")
+    budget: str | None = Field(
+        None, description="... or in time, such as 90m, 2h, 45s: the schedule anneals to its end."
+    )
     lr: float = Field(5e-4, gt=0, description="Learning rate of the head.")
     layer_decay: float = Field(0.75, gt=0, le=1, description="Factor on the rate per layer below the head.")
     weight_decay: float = Field(0.05, ge=0)
@@ -107,9 +128,13 @@ class OptimPart(_Part):
     ema: float = Field(0.9985, ge=0, lt=1, description="Decay of the moving average of the weights; 0 turns it off.")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["none", "sqrt", "full"] = Field("none", description="Weigh the loss by 1/sqrt or 1/count.")
-    loss: Literal["soft_ce", "focal"] = Field("soft_ce", description="Cross entropy with soft targets, or its focal form.")
+    loss: Literal["soft_ce", "focal"] = Field(
+        "soft_ce", description="Cross entropy with soft targets, or its focal form."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA and on CPUs with AMX.")
-    compile: bool = Field(False, description="Compile each encoder layer (needs a C++ compiler on the CPU; 1.4x there).")
+    compile: bool = Field(
+        False, description="Compile each encoder layer (needs a C++ compiler on the CPU; 1.4x there)."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimPart:
@@ -149,7 +174,9 @@ class RunPart(_Part):
     threads: int = Field(0, ge=0, description="Threads of torch; 0 leaves its own choice.")
     validate_every: int = Field(500, ge=1, description="Steps between validations (and checkpoints).")
     patience: int = Field(0, ge=0, description="Stop after so many validations without a better one; 0 never stops.")
-    select: Literal["accuracy", "balanced_accuracy", "log_loss", "last"] = Field("last", description="Weights that are kept.")
+    select: Literal["accuracy", "balanced_accuracy", "log_loss", "last"] = Field(
+        "last", description="Weights that are kept."
+    )
 
 
 class Recipe(_Part):
@@ -198,6 +225,19 @@ def load_recipe(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} is not valid TOML: {error}.") from None
     return make_recipe(content, origin=str(path))
+
+
+def with_length(recipe: Recipe, *, budget: str | None, steps: int | None) -> Recipe:
+    """The same recipe with another length.
+
+    Raises:
+        RecipeError: both are given, or one is no length.
+    """
+    if budget is None and steps is None:
+        return recipe
+    content = recipe.model_dump()
+    content["optim"] |= {"budget": budget, "steps": steps}
+    return make_recipe(content, origin="--budget, --steps")
 
 
 def make_recipe(content: dict[str, object], *, origin: str = "recipe") -> Recipe:

@@ -28,7 +28,7 @@ def batch_sizes(shares: Sequence[float], batch: int) -> list[int]:
 
 
 def balance_weights(labels: npt.NDArray[np.int64], how: str) -> npt.NDArray[np.float64]:
-    """Chance of each image: 1/count ("full") or 1/sqrt(count) ("sqrt") of its class, images without one as their own."""
+    """Chance of each image: 1/count ("full") or 1/sqrt(count) ("sqrt") of its class."""
     values, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     del values
     weights = counts[inverse].astype(np.float64) ** (-0.5 if how == "sqrt" else -1.0)

@@ -19,7 +19,9 @@ def rate(step: int, progress: float, *, warmup: int, floor: float) -> float:
     return cosine * min(1.0, (step + 1) / warmup) if warmup else cosine
 
 
-def parameter_groups(model: nn.Module, *, lr: float, layer_decay: float, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    model: nn.Module, *, lr: float, layer_decay: float, weight_decay: float
+) -> list[dict[str, object]]:
     """Optimiser groups: the head learns at ``lr``, each layer below at ``layer_decay`` times the one above.
 
     Embeddings count as the lowest layer. Vectors (norms, biases, layer scales) and embeddings take no weight decay, as
@@ -35,7 +37,9 @@ def parameter_groups(model: nn.Module, *, lr: float, layer_decay: float, weight_
         level = int(match[1]) + 1 if match else (0 if "embed" in name else top)
         factor = lr * layer_decay ** (top - level)
         decay = 0.0 if parameter.ndim < 2 or "embed" in name else weight_decay
-        group = groups.setdefault((factor, decay), {"params": [], "lr": factor, "base_lr": factor, "weight_decay": decay})
+        group = groups.setdefault(
+            (factor, decay), {"params": [], "lr": factor, "base_lr": factor, "weight_decay": decay}
+        )
         members = group["params"]
         assert isinstance(members, list)  # noqa: S101 - for the type checker
         members.append(parameter)

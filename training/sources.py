@@ -32,6 +32,11 @@ class TrainRoot:
     counts: Tensor
     """[L], images per label (votes counted in shares)."""
 
+    @property
+    def middle_extent(self) -> float:
+        """The share of the canvas that a view at the middle of the margins covers."""
+        return 1.0 if self.part.faces == "whole" else (1 + sum(self.part.margin)) / (1 + 2 * CANVAS_MARGIN)
+
     def extent(self, generator: torch.Generator, count: int) -> Tensor:
         """Share of the canvas that each view covers: one drawn margin per image."""
         if self.part.faces == "whole":
@@ -103,7 +108,9 @@ def _canvas_size(part: DataPart, size: int) -> int:
 def _train_root(recipe: Recipe, number: int, part: DataPart, canvases: Canvases, labels: tuple[str, ...]) -> TrainRoot:
     items: tuple[Item, ...] = usable(canvases.items, labels)
     if not items:
-        raise DataError(f"None of the training images of {str(part.root)!r} can be used (see the notes on what was read).")
+        raise DataError(
+            f"None of the training images of {str(part.root)!r} can be used (see the notes on what was read)."
+        )
     soft = torch.from_numpy(targets(canvases.items, labels))
     weights = None
     if part.balance != "none":

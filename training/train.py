@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training import checkpoint
-from training.augment import augment
+from training.augment import augment, centre_view
 from training.ema import Ema
 from training.losses import class_weights, mixup, smooth, soft_cross_entropy
 from training.metrics import quick_metrics
@@ -47,7 +47,13 @@ class Trainer:
     """One run in one folder. ``train()`` may be called once."""
 
     def __init__(
-        self, recipe: Recipe, folder: Path, *, cache: Path | None = None, device: str = "auto", say: Callable[[str], None]
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        cache: Path | None = None,
+        device: str = "auto",
+        say: Callable[[str], None],
     ) -> None:
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
@@ -61,6 +67,8 @@ class Trainer:
         self.teacher = self._load_teacher()
         if self.teacher is not None:
             _plain_attention(self.teacher)
+            if recipe.teacher is not None and recipe.teacher.views == "plain":
+                self._ask_once()
         self.ema = Ema(self.model, recipe.optim.ema) if recipe.optim.ema else None
         groups = parameter_groups(
             self.model,
@@ -91,7 +99,9 @@ class Trainer:
         if resume:
             self._restore()
         elif (self.folder / LAST).exists():
-            raise RecipeError(f"{self.folder} holds a run already; add --resume to go on with it, or name another folder.")
+            raise RecipeError(
+                f"{self.folder} holds a run already; add --resume to go on with it, or name another folder."
+            )
         (self.folder / "recipe.json").write_text(self.recipe.model_dump_json(indent=2))
         for note in self.sources.notes:
             self.say(f"note: {note}")
@@ -99,7 +109,9 @@ class Trainer:
             compile_layers(self.model)
             if self.teacher is not None:
                 compile_layers(self.teacher)
-        log = RunLog(self.folder, resume=resume, say=self.say, batch=self.recipe.optim.batch * self.recipe.optim.accumulate)
+        log = RunLog(
+            self.folder, resume=resume, say=self.say, batch=self.recipe.optim.batch * self.recipe.optim.accumulate
+        )
         metrics: dict[str, dict[str, float]] = {}
         finished, early = False, False
         try:
@@ -125,7 +137,9 @@ class Trainer:
     def validate(self) -> dict[str, dict[str, float]]:
         """Metrics of the averaged weights on every root's validation images."""
         judged = self.ema.shadow if self.ema else self.model
-        result = {root.name: quick_metrics(*self.predict(judged, root)) for root in self.sources.valid if len(root.labels)}
+        result = {
+            root.name: quick_metrics(*self.predict(judged, root)) for root in self.sources.valid if len(root.labels)
+        }
         self.model.train()
         return result
 
@@ -203,7 +217,7 @@ class Trainer:
     @torch.no_grad()
     def _teacher_answers(self, images: Tensor) -> Tensor:
         part = self.recipe.teacher
-        assert part is not None and self.teacher is not None  # noqa: PT018, S101 - for the type checker
+        assert part is not None and self.teacher is not None  # noqa: S101 - for the type checker
         pixels = self._normalised(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             answers = (logits_of(self.teacher, pixels).float() / part.temperature).softmax(dim=-1)
@@ -211,6 +225,24 @@ class Trainer:
                 mirrored = logits_of(self.teacher, pixels.flip(-1)).float() / part.temperature
                 answers = (answers + mirrored.softmax(dim=-1)) / 2
         return answers
+
+    def _ask_once(self) -> None:
+        """Fold the teacher's answers for the unchanged images into the targets, and let the teacher go."""
+        for root in self.sources.train:
+            if root.part.label_share == 1:
+                continue
+            self.say(f"asking the teacher about {len(root.canvases.items)} images of {root.part.root.name}")
+            cut = root.middle_extent
+            answers = []
+            for first in range(0, len(root.canvases.items), 256):
+                pixels = (
+                    torch.from_numpy(root.canvases.pixels[first : first + 256].copy()).to(self.device).float() / 255
+                )
+                views = centre_view(pixels, cut, self.recipe.model.image_size)
+                answers.append(self._teacher_answers(views).cpu())
+            share = root.part.label_share
+            root.targets = share * root.targets + (1 - share) * torch.cat(answers)
+        self.teacher = None
 
     def _normalised(self, images: Tensor) -> Tensor:
         return (images.expand(-1, 3, -1, -1) - self.mean) / self.std
@@ -310,5 +342,5 @@ def _wants_bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_amx_tile_supported())
