@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from mien import wire
 from mien.database import Database
 from mien.errors import SettingsError, UnavailableError
+from mien.migrate import is_current
 from mien.models import ModelStore
 from mien.resources import MissingResourceError, resource
 from mien.settings import Settings, load_settings
@@ -44,11 +45,11 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     """Make the application; ``settings`` are read from the environment when none are given.
 
     Raises:
-        SettingsError: a setting cannot be used, or others could reach a Mien that has no API key.
+        SettingsError: a setting cannot be used, the ledger is not migrated, or others could reach a Mien without keys.
     """
     settings = settings or load_settings()
     db = Database(settings.database)
-    _check_keys(settings, db)
+    _check_ledger(settings, db)
     app = OpenAPI(
         "web",
         info=openapi.info(),
@@ -90,10 +91,15 @@ def _shipped_model() -> Path | None:
         return None
 
 
-def _check_keys(settings: Settings, db: Database) -> None:
+def _check_ledger(settings: Settings, db: Database) -> None:
+    """Refuse a ledger of another version, and a Mien that others can reach but that knows no key."""
     try:
+        if not is_current(db):
+            raise SettingsError(
+                "The ledger's schema is not of this version: run `mien migrate` (`mien up` does it by itself).",
+                code="not_migrated",
+            )
         auth.require_key_beyond_loopback(settings, db)
     except UnavailableError as error:
-        raise SettingsError(
-            f"Whether there is an API key cannot be seen: {error.detail} Run `mien migrate` first.", code="no_key"
-        ) from None
+        # requests are answered with 503 until it is back; and without a ledger no key opens
+        log.warning("%s", error.detail)

@@ -14,12 +14,14 @@ from flask.testing import FlaskClient
 
 from mien.control import Control
 from mien.database import Database
+from mien.errors import SettingsError
 from mien.heartbeat import beat
 from mien.jobs import get_job
 from mien.ledger.commit import ImageOutcome
 from mien.ledger.lease import LeasedImage
 from tests.support.ledger import assert_exact, bad, control, expanded_job, face, ok, work_off
-from tests.support.web import parts_of
+from tests.support.web import make_settings, parts_of
+from web.app import create_app
 
 NASTY = "new\nline, \"quotes\", 'single', 😀, =1+1.jpg"
 
@@ -295,6 +297,11 @@ def test_readiness_names_what_is_missing(client: FlaskClient, db: Database) -> N
         "database": True, "broker": False, "worker": False
     }  # fmt: skip
     assert "broker" in answer.json["detail"] and "worker" in answer.json["detail"]
+
+
+def test_a_ledger_that_is_not_migrated_is_refused(tmp_path: Path, postgres_url: str) -> None:
+    with pytest.raises(SettingsError, match="mien migrate"):
+        create_app(make_settings(tmp_path, database_url=postgres_url))
 
 
 def test_hostile_words_never_break_the_server(app: Flask, client: FlaskClient, db: Database, photos: Path) -> None:

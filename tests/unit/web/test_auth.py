@@ -127,6 +127,14 @@ def test_mien_does_not_serve_the_world_without_a_key(tmp_path: Path) -> None:
         create_app(settings)
 
 
+def test_with_the_database_away_nobody_gets_in(tmp_path: Path) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/nothing"
+    client = create_app(make_settings(tmp_path, host="0.0.0.0", database_url=url)).test_client()  # noqa: S104
+    assert client.get("/api/v1/jobs").status_code == 401
+    assert client.get("/api/v1/jobs", headers=bearer("x")).status_code == 503
+    assert client.get("/healthz").status_code == 200
+
+
 def test_signing_in_by_the_page(world: Flask, photos: Path) -> None:
     client = world.test_client()
     html = {"Accept": "text/html"}

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.support.web import make_app
+from tests.support.web import make_app, parts_of
 
 FOLDER = {"source": {"type": "folder", "path": "/nowhere"}}
 
@@ -151,6 +151,7 @@ def test_the_api_gives_problems_to_browsers_too(client: FlaskClient) -> None:
 @pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/jobs/0123/results.csv", "/api/v1/workers"])
 def test_without_its_database_mien_asks_for_patience(tmp_path: Path, path: str) -> None:
     app = make_app(tmp_path)
+    parts_of(app).db.dispose()
     (tmp_path / "data" / "mien.sqlite3").unlink()
     (tmp_path / "data" / "mien.sqlite3").mkdir()  # SQLite cannot open a folder
     answer = app.test_client().get(path)
