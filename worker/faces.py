@@ -18,12 +18,19 @@ from mien.pipeline import DEFAULT_DETECT_SIZE, DEFAULT_MIN_FACE, DEFAULT_MIN_FAC
 from worker.onnx_sessions import open_session
 
 Floats = npt.NDArray[np.float32]
+Boxes = tuple[Floats, Floats]
+"""Left, top, width and height (N x 4), and scores (N)."""
 
 WEIGHTS = Path(__file__).parent / "yunet" / "face_detection_yunet_2023mar.onnx"
 STRIDES = (8, 16, 32)
 BOX_DIGITS = 1
 """Boxes are rounded to a tenth of a pixel, so that rounding noise between machines never changes their order."""
 MAX_CANDIDATES = 5_000
+LARGEST_SINGLE_SEARCH = 480
+"""Up to this longer side a face that fills the picture is found; see docs/detection.md."""
+COARSEST_SEARCH = 256
+MOSTLY_INSIDE = 0.8
+"""Share of the smaller of two boxes inside the other above which they are not two faces."""
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -64,17 +71,17 @@ class FaceDetector:
         are not enlarged); ``min_face`` is the shorter side of a box, in pixels of the full image, below which it is
         dropped.
         """
-        found: list[list[Face]] = [[] for _ in images]
-        inputs = [_reduced(image.pixels, detect_size) for image in images]
-        shapes = sorted({pixels.shape for pixels in inputs})
-        for shape in shapes:  # images of one shape go through together
-            same = [i for i, pixels in enumerate(inputs) if pixels.shape == shape]
-            for i, (boxes, scores) in zip(same, self._run([inputs[i] for i in same], min_score), strict=True):
-                found[i] = _faces(boxes, scores, images[i], shape, min_face)
-        return found
+        found: list[list[Boxes]] = [[] for _ in images]
+        for size in search_sizes(detect_size):
+            inputs = [_reduced(image.pixels, size) for image in images]
+            for shape in sorted({pixels.shape for pixels in inputs}):  # images of one shape go through together
+                same = [i for i, pixels in enumerate(inputs) if pixels.shape == shape]
+                for i, (boxes, scores) in zip(same, self._run([inputs[i] for i in same], min_score), strict=True):
+                    found[i].append((_in_full_image(boxes, images[i], shape), scores))
+        return [_faces(boxes, image, min_face) for boxes, image in zip(found, images, strict=True)]
 
-    def _run(self, inputs: Sequence[RGB], min_score: float) -> list[tuple[Floats, Floats]]:
-        """Boxes (left, top, width, height in pixels of the input) and scores of images of one shape, after NMS."""
+    def _run(self, inputs: Sequence[RGB], min_score: float) -> list[Boxes]:
+        """Boxes (left, top, width, height in pixels of the input) and scores of images of one shape."""
         height, width, _ = inputs[0].shape
         padded = np.zeros((len(inputs), 3, _multiple(height), _multiple(width)), dtype=np.float32)
         for i, pixels in enumerate(inputs):  # the network takes blue, green, red from 0 to 255
@@ -83,7 +90,7 @@ class FaceDetector:
         return [self._decode(out, i, padded.shape[3], min_score) for i in range(len(inputs))]
 
     @staticmethod
-    def _decode(out: dict[str, Any], i: int, width: int, min_score: float) -> tuple[Floats, Floats]:
+    def _decode(out: dict[str, Any], i: int, width: int, min_score: float) -> Boxes:
         """One image's boxes out of the three maps: score = sqrt(class x object), centre = (cell + offset) x stride,
         size = exp(log size) x stride (Wu et al. 2023, and OpenCV's FaceDetectorYN)."""
         boxes, scores = [], []
@@ -101,7 +108,16 @@ class FaceDetector:
             scores.append(score[cells])
         if not boxes:
             return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-        return _suppressed(np.concatenate(boxes), np.concatenate(scores))
+        return np.concatenate(boxes), np.concatenate(scores)
+
+
+def search_sizes(detect_size: int) -> list[int]:
+    """The longer sides at which an image is searched: the one asked for and, as YuNet misses faces of more than about
+    500 pixels, smaller ones down to one at which a face that fills the picture is found."""
+    sizes = [detect_size]
+    while sizes[-1] > LARGEST_SINGLE_SEARCH:
+        sizes.append(max(COARSEST_SEARCH, sizes[-1] // 4))
+    return sizes
 
 
 def _reduced(pixels: RGB, detect_size: int) -> RGB:
@@ -118,8 +134,9 @@ def _multiple(side: int) -> int:
     return -(-side // 32) * 32
 
 
-def _suppressed(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
-    """Greedy non-maximum suppression: the best box stays, those that overlap it by more than the limit go."""
+def _suppressed(boxes: Floats, scores: Floats) -> Boxes:
+    """Greedy non-maximum suppression: the best box stays, those that overlap it by more than the limit go, as does what
+    lies within it or around it (a nose or a crowd that looked like a face at another size)."""
     order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     boxes, scores = boxes[order], scores[order]
     left, top = boxes[:, 0], boxes[:, 1]
@@ -134,18 +151,25 @@ def _suppressed(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
         across = np.minimum(right, right[i]) - np.maximum(left, left[i])
         down = np.minimum(bottom, bottom[i]) - np.maximum(top, top[i])
         shared = np.clip(across, 0, None) * np.clip(down, 0, None)
-        alive &= shared <= DETECTOR_NMS * (areas + areas[i] - shared)
+        apart = shared <= DETECTOR_NMS * (areas + areas[i] - shared)
+        alive &= apart & (shared <= MOSTLY_INSIDE * np.minimum(areas, areas[i]))
     return boxes[kept], scores[kept]
 
 
-def _faces(boxes: Floats, scores: Floats, image: DecodedImage, shape: tuple[int, ...], min_face: float) -> list[Face]:
-    """Boxes of the detector's input as faces of the full image: scaled, clipped, filtered, in order."""
+def _in_full_image(boxes: Floats, image: DecodedImage, shape: tuple[int, ...]) -> Floats:
+    """Boxes in pixels of a search's input of this shape, in pixels of the full image."""
     across = image.pixels.shape[1] / shape[1] / image.scale
     down = image.pixels.shape[0] / shape[0] / image.scale
+    return boxes * np.array([across, down, across, down], np.float32)
+
+
+def _faces(found: Sequence[Boxes], image: DecodedImage, min_face: float) -> list[Face]:
+    """The faces among the boxes of all searches of an image: suppressed, clipped, filtered, in order."""
+    boxes, scores = _suppressed(np.concatenate([b for b, _ in found]), np.concatenate([s for _, s in found]))
     faces = []
     for (x, y, width, height), score in zip(boxes.tolist(), scores.tolist(), strict=True):
-        left, right = (round(min(max(v * across, 0.0), image.width), BOX_DIGITS) for v in (x, x + width))
-        top, bottom = (round(min(max(v * down, 0.0), image.height), BOX_DIGITS) for v in (y, y + height))
+        left, right = (round(min(max(v, 0.0), image.width), BOX_DIGITS) for v in (x, x + width))
+        top, bottom = (round(min(max(v, 0.0), image.height), BOX_DIGITS) for v in (y, y + height))
         face = Face(left, top, round(right - left, BOX_DIGITS), round(bottom - top, BOX_DIGITS), score)
         if min(face.width, face.height) > 0 and min(face.width, face.height) >= min_face:
             faces.append(face)
