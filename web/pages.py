@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from flask import Blueprint, Flask, Response, make_response, redirect, render_template, request, session, url_for
+from flask import Blueprint, Flask, Response, g, make_response, redirect, render_template, request, session, url_for
 from pydantic import ValidationError
 
 from mien import __version__
@@ -43,6 +43,7 @@ def install(app: Flask) -> None:
     app.context_processor(
         lambda: {
             "version": __version__,
+            "caller": g.get("caller"),
             "reload_s": RELOAD_S,
             "is_loopback": services().settings.is_loopback,
         }
@@ -178,7 +179,6 @@ def _start_page(error: MienError | None = None, status: int = 200) -> Response:
         any_folder=who.any_folder,
         jobs=list_jobs(parts.db, who.owner, limit=RECENT_JOBS),
         has_workers=bool(live_workers(parts.db)),
-        caller=who,
     )
     return make_response(body, status)
 
@@ -203,7 +203,6 @@ def _job_facts(job: Job, has_workers: bool) -> dict[str, object]:
     facts = recent_summary(db, job)
     return {
         "job": job,
-        "caller": caller(),
         "name": _last_part(job.source_text),
         "chart": bar_chart(facts["faces"]),
         "errors": facts["errors"],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -23,6 +24,10 @@ from tests.support.ledger import assert_exact, bad, control, expanded_job, face,
 from tests.support.web import make_settings, parts_of
 from web.app import create_app
 
+CUT_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 NASTY = "new\nline, \"quotes\", 'single', 😀, =1+1.jpg"
 
 
@@ -302,6 +307,19 @@ def test_readiness_names_what_is_missing(client: FlaskClient, db: Database) -> N
 def test_a_ledger_that_is_not_migrated_is_refused(tmp_path: Path, postgres_url: str) -> None:
     with pytest.raises(SettingsError, match="mien migrate"):
         create_app(make_settings(tmp_path, database_url=postgres_url))
+
+
+def test_lost_connections_are_made_anew(client: FlaskClient, db: Database, photos: Path) -> None:
+    job = expanded_job(db, photos, 2500, chunk_size=1000)
+    work_off(db, ok)
+    answer = client.get(f"/api/v1/jobs/{job}/results.jsonl", buffered=False)
+    lines = answer.iter_encoded()
+    first = next(lines)
+    if not db.is_sqlite:  # which has no connections that a server could cut
+        with db.write() as connection:
+            connection.execute(sa.text(CUT_OTHERS))
+    assert (first + b"".join(lines)).count(b"\n") == 2500
+    assert client.get(f"/api/v1/jobs/{job}").json["complete"]
 
 
 def test_hostile_words_never_break_the_server(app: Flask, client: FlaskClient, db: Database, photos: Path) -> None:
