@@ -106,7 +106,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         "synchronous=FULL",  # an accepted job survives a power cut
         "foreign_keys=ON",
         "secure_delete=ON",
-        "cache_size=-32768",
+        "cache_size=-8192",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
 

@@ -14,7 +14,7 @@ from mien import __version__
 from mien.database import Database
 from mien.errors import UnprocessableError
 from mien.jobs import Job, get_job
-from mien.ledger.submit import NewJob, submit
+from mien.ledger.submit import NewJob, earlier_job, submit
 from mien.models import Model, ModelStore
 from mien.pipeline import DECODER, DETECTOR, PIPELINE_VERSION
 from mien.settings import Settings
@@ -81,14 +81,18 @@ def create_job(
         raise UnprocessableError(
             f"`metadata` is longer than {METADATA_BYTES} bytes as JSON.", code="metadata_too_large", field="metadata"
         )
+    request_hash = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+    if idempotency_key and (known := earlier_job(db, owner, idempotency_key, request_hash)):
+        return get_job(db, owner, known), False  # a repeat is answered even if the folder is gone by now
     roots = (Path("/"),) if any_folder else settings.roots
     folder, identity = resolve_folder(request.source.path, roots)
     model = store.get(request.model or settings.model)
     options = request.options
     precision = options.precision or settings.precision
-    if precision == "int8" and "int8" not in model.precisions:
+    offered = {name for names in model.precisions.values() for name in names}
+    if precision not in offered:
         raise UnprocessableError(
-            f"The model {model.name} has no int8 export; ask for fp32.",
+            f"The model {model.name} cannot give {precision}; it offers {', '.join(sorted(offered))}.",
             code="precision_unavailable",
             field="options.precision",
         )
@@ -118,7 +122,7 @@ def create_job(
         min_face=asked.min_face,
         fingerprint=_fingerprint(model, asked),
         provenance=_provenance(model, asked),
-        request_hash=hashlib.sha256(request.model_dump_json().encode()).hexdigest(),
+        request_hash=request_hash,
         metadata=request.metadata,
         idempotency_key=idempotency_key,
     )

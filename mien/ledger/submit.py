@@ -53,7 +53,8 @@ def submit(db: Database, job: NewJob) -> tuple[str, bool]:
     Raises:
         UnprocessableError: ``idempotency_key_reused``, the key stands for another request.
     """
-    if job.idempotency_key is not None and (earlier := _earlier(db, job)):
+    key = job.idempotency_key
+    if key is not None and (earlier := earlier_job(db, job.owner, key, job.request_hash)):
         return earlier, False
     public_id = new_public_id()
     try:
@@ -71,23 +72,28 @@ def submit(db: Database, job: NewJob) -> tuple[str, bool]:
             )
     except IntegrityError:
         # another request with the same key won; the unique constraint let exactly one through
-        earlier = _earlier(db, job)
+        earlier = earlier_job(db, job.owner, key, job.request_hash) if key is not None else None
         if earlier is None:
             raise
         return earlier, False
     return public_id, True
 
 
-def _earlier(db: Database, job: NewJob) -> str | None:
+def earlier_job(db: Database, owner: str, idempotency_key: str, request_hash: str) -> str | None:
+    """The public id of the job that this key stands for already, or None.
+
+    Raises:
+        UnprocessableError: ``idempotency_key_reused``, it stands for another request.
+    """
     with db.read() as connection:
         row = connection.execute(
             sa.select(jobs.c.public_id, jobs.c.request_hash).where(
-                jobs.c.owner == job.owner, jobs.c.idempotency_key == job.idempotency_key
+                jobs.c.owner == owner, jobs.c.idempotency_key == idempotency_key
             )
         ).one_or_none()
     if row is None:
         return None
-    if row.request_hash != job.request_hash:
+    if row.request_hash != request_hash:
         raise UnprocessableError(
             "This Idempotency-Key was used before with a different request; use a new key for a new job.",
             code="idempotency_key_reused",
