@@ -73,6 +73,8 @@ def _part(process: psutil.Process, identity: str) -> str | None:
         if process.uids().real != os.getuid():
             return None
         part, _, owner = process.environ().get(MARK, "").partition("@")
+        if not part and any(f"-{identity}/broker.sock" in argument for argument in process.cmdline()):
+            part, owner = "broker", identity  # the server's title hides its environment
         zombie = process.status() == psutil.STATUS_ZOMBIE
     except (psutil.Error, OSError):
         return None

@@ -103,7 +103,7 @@ def test_the_parts_leave_when_their_supervisor_is_killed(embedded: Mien, photos:
         kill(embedded.part("control").parent())  # type: ignore[arg-type]
         up.wait(timeout=10)
         embedded.wait_for(lambda: not embedded.parts(), "every part has left")
-        assert not embedded.files.broker_url.exists()
+        embedded.wait_for(lambda: not embedded.files.broker_url.exists(), "the broker's record is gone")
 
 
 def test_a_broker_left_alive_is_taken_over(embedded: Mien, photos: Path) -> None:
