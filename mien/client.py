@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import IO, Any, Literal
 
 import requests
-from pydantic import ValidationError
 
-from mien import __version__, errors, wire
+from mien import errors, wire
+from mien.transport import Transport, path_part
 
-M = TypeVar("M", bound=wire.Wire)
 Download = Literal["results.csv", "results.jsonl", "errors.csv", "images.csv"]
 
-TIMEOUT_S = 30.0
 LONG_POLL_S = 20.0
 PATIENCE_S = 60.0
 """How long :meth:`Client.wait` bears a front end that is away (a restart, a broken connection)."""
 RETRY_EVERY_S = 1.0
 BLOCK = 1 << 16
-
-_BY_STATUS: dict[int, type[errors.MienError]] = {
-    400: errors.InvalidRequestError,
-    401: errors.UnauthorizedError,
-    403: errors.ForbiddenError,
-    404: errors.NotFoundError,
-    409: errors.ConflictError,
-    422: errors.UnprocessableError,
-    503: errors.UnavailableError,
-}
 
 
 @dataclass(frozen=True)
@@ -46,27 +32,8 @@ class Saved:
     complete: bool
 
 
-class Client:
-    """Talks to one Mien. Not shared between threads.
-
-    Args:
-        url: the front end's address, as ``http://127.0.0.1:8616``.
-        key: an API key or the local token; None where the front end is open (loopback without keys).
-        timeout_s: seconds to wait for an answer to begin.
-    """
-
-    def __init__(self, url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise errors.SettingsError(f"{url!r} is not the address of a Mien; write it like http://127.0.0.1:8616.")
-        self.url = url.rstrip("/")
-        self.timeout_s = timeout_s
-        self._http = requests.Session()
-        self._http.headers["User-Agent"] = f"mien/{__version__}"
-        # an explicit hook: a ~/.netrc entry would otherwise replace the Authorization header
-        self._http.auth = _bearer(key)
-        if _is_loopback(parts.hostname):
-            self._http.trust_env = False  # a proxy has no business between this machine and itself
+class Client(Transport):
+    """Talks to one Mien. Not shared between threads."""
 
     def submit_folder(
         self,
@@ -113,7 +80,7 @@ class Client:
 
     def job(self, job_id: str) -> wire.JobStatus:
         """The job now."""
-        return self._read(wire.JobStatus, self._ask("GET", f"/jobs/{_part(job_id)}"))
+        return self._read(wire.JobStatus, self._ask("GET", f"/jobs/{path_part(job_id)}"))
 
     def wait(self, job_id: str, *, patience_s: float = PATIENCE_S) -> Iterator[wire.JobStatus]:
         """Every new state of the job, by long-polling, until it has ended; the last one given is the end.
@@ -129,7 +96,7 @@ class Client:
             try:
                 answer = self._ask(
                     "GET",
-                    f"/jobs/{_part(job_id)}",
+                    f"/jobs/{path_part(job_id)}",
                     params=query,
                     headers=headers,
                     timeout_s=self.timeout_s + LONG_POLL_S,
@@ -186,7 +153,7 @@ class Client:
             "prefix": prefix,
             "limit": page_size,
         }
-        for page in self._pages(wire.ResultPage, f"/jobs/{_part(job_id)}/results", query):
+        for page in self._pages(wire.ResultPage, f"/jobs/{path_part(job_id)}/results", query):
             yield from page.items
 
     def download(
@@ -204,7 +171,7 @@ class Client:
             UnavailableError: the connection broke before the end (``download_broken``); a path was left as it was.
         """
         query = {"spreadsheet": 1} if spreadsheet else {}
-        answer = self._ask("GET", f"/jobs/{_part(job_id)}/{kind}", params=query, stream=True)
+        answer = self._ask("GET", f"/jobs/{path_part(job_id)}/{kind}", params=query, stream=True)
         with answer:
             complete = answer.headers.get("Mien-Complete") == "true"
             if isinstance(file, str | os.PathLike):
@@ -213,28 +180,28 @@ class Client:
 
     def summary(self, job_id: str) -> wire.Summary:
         """Faces per label, outcomes, errors, confidence and times."""
-        return self._read(wire.Summary, self._ask("GET", f"/jobs/{_part(job_id)}/summary"))
+        return self._read(wire.Summary, self._ask("GET", f"/jobs/{path_part(job_id)}/summary"))
 
     def provenance(self, job_id: str) -> dict[str, Any]:
         """How the job's results were made."""
-        found: dict[str, Any] = self._json(self._ask("GET", f"/jobs/{_part(job_id)}/provenance"))
+        found: dict[str, Any] = self._json(self._ask("GET", f"/jobs/{path_part(job_id)}/provenance"))
         return found
 
     def cite(self, job_id: str) -> wire.Citation:
         """A methods sentence and a BibTeX entry."""
-        return self._read(wire.Citation, self._ask("GET", f"/jobs/{_part(job_id)}/cite"))
+        return self._read(wire.Citation, self._ask("GET", f"/jobs/{path_part(job_id)}/cite"))
 
     def cancel(self, job_id: str) -> wire.JobStatus:
         """Ask for the job's end; what is classified stays."""
-        return self._read(wire.JobStatus, self._ask("POST", f"/jobs/{_part(job_id)}/cancel"))
+        return self._read(wire.JobStatus, self._ask("POST", f"/jobs/{path_part(job_id)}/cancel"))
 
     def retry(self, job_id: str) -> wire.JobStatus:
         """Ask for the failed images to be tried again."""
-        return self._read(wire.JobStatus, self._ask("POST", f"/jobs/{_part(job_id)}/retry"))
+        return self._read(wire.JobStatus, self._ask("POST", f"/jobs/{path_part(job_id)}/retry"))
 
     def delete(self, job_id: str) -> wire.JobStatus:
         """Ask for the job and everything of it to be deleted; soon after it is unknown."""
-        return self._read(wire.JobStatus, self._ask("DELETE", f"/jobs/{_part(job_id)}"))
+        return self._read(wire.JobStatus, self._ask("DELETE", f"/jobs/{path_part(job_id)}"))
 
     def models(self) -> list[wire.ModelInfo]:
         """The installed models."""
@@ -243,122 +210,6 @@ class Client:
     def workers(self) -> list[wire.Worker]:
         """The live workers."""
         return self._read(wire.WorkerList, self._ask("GET", "/workers")).items
-
-    def is_alive(self) -> bool:
-        """Whether a Mien answers at this address."""
-        try:
-            answer = self._http.get(f"{self.url}/healthz", timeout=min(self.timeout_s, 5), allow_redirects=False)
-        except requests.RequestException:
-            return False
-        return answer.ok and answer.headers.get("Content-Type", "").startswith("application/json")
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _pages(self, model: type[M], path: str, query: Mapping[str, Any]) -> Iterator[M]:
-        after: str | None = None
-        while True:
-            page = self._read(model, self._ask("GET", path, params={**query, "after": after}))
-            yield page
-            after = page.next  # type: ignore[attr-defined]
-            if not page.has_more:  # type: ignore[attr-defined]
-                return
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        json: object = None,
-        headers: Mapping[str, str] | None = None,
-        stream: bool = False,
-        timeout_s: float | None = None,
-    ) -> requests.Response:
-        try:
-            answer = self._http.request(
-                method,
-                f"{self.url}/api/v1{path}",
-                params={name: value for name, value in (params or {}).items() if value is not None},
-                json=json,
-                headers={"Accept": "application/json, */*", **(headers or {})},
-                stream=stream,
-                timeout=(5, timeout_s or self.timeout_s),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise _nobody(self.url, error) from None
-        if answer.status_code >= requests.codes.multiple_choices and answer.status_code != requests.codes.not_modified:
-            raise _rebuilt(answer, self.url)
-        return answer
-
-    def _read(self, model: type[M], answer: requests.Response) -> M:
-        try:
-            return model.model_validate(self._json(answer))
-        except ValidationError:
-            raise _not_mien(self.url) from None
-
-    def _json(self, answer: requests.Response) -> Any:
-        try:
-            return answer.json()
-        except (requests.RequestException, ValueError):
-            raise _not_mien(self.url) from None
-
-
-def _bearer(key: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if key:
-            request.headers["Authorization"] = f"Bearer {key}"
-        return request
-
-    return add
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _part(job_id: str) -> str:
-    return quote(job_id, safe="")
-
-
-def _nobody(url: str, error: Exception) -> errors.UnavailableError:
-    if isinstance(error, requests.Timeout):
-        return errors.UnavailableError(f"Mien at {url} did not answer in time.", code="no_answer")
-    if isinstance(error, requests.exceptions.SSLError):
-        return errors.UnavailableError(f"No safe connection to {url}: {error}", code="no_answer")
-    return errors.UnavailableError(
-        f"Nothing answers at {url}. Start Mien there with `mien up`, or name another address in MIEN_URL.",
-        code="no_server",
-    )
-
-
-def _not_mien(url: str) -> errors.MienError:
-    return errors.UnavailableError(f"What answers at {url} is not a Mien of this version.", code="not_a_mien")
-
-
-def _rebuilt(answer: requests.Response, url: str) -> errors.MienError:
-    """The server's error, as the exception it was there."""
-    try:
-        problem = wire.Problem.model_validate(answer.json())
-    except (requests.RequestException, ValueError):
-        if answer.status_code in (502, 503, 504):
-            return errors.UnavailableError(f"Mien at {url} is not ready ({answer.status_code}).")
-        return _not_mien(url)
-    kind = _BY_STATUS.get(answer.status_code, errors.MienError)
-    if kind is errors.UnprocessableError and problem.field:
-        kind = {"source": errors.SourceError, "model": errors.ModelError}.get(problem.field.split(".")[0], kind)
-    return kind(problem.detail, code=problem.code, field=problem.field)
 
 
 def _copy(answer: requests.Response, file: IO[bytes], progress: Callable[[int], None] | None) -> int:
