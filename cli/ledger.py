@@ -30,7 +30,7 @@ def prepare_ledger(settings: Settings) -> list[str]:
         migrate(db)
         done.append("the ledger is up to date already" if was_current else "the ledger was brought up to date")
         if settings.bootstrap_key and not any_key(db):
-            create_key(db, "bootstrap", secret=settings.bootstrap_key)
+            create_key(db, "bootstrap", secret=settings.bootstrap_key, scope="admin")
             done.append("the first API key was made from MIEN_BOOTSTRAP_KEY")
     model = ModelStore(settings.models, resource("models/default")).ensure_shipped()
     done.append(f"the default model is {model.name}, revision {model.revision[:12]}")

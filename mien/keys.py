@@ -1,4 +1,4 @@
-"""API keys: 256 random bits, shown once, stored as SHA-256, compared in constant time."""
+"""API keys: 256 random bits, shown once, stored as SHA-256, compared in constant time; what each may do, how much."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ import datetime as dt
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import NotFoundError
-from mien.schema import api_keys
+from mien.schema import SCOPES, api_keys
 
 LOCAL_OWNER = "local"
 """Who owns the jobs of an embedded Mien without keys."""
 SHOWN_PREFIX = 8
 LAST_USED_EVERY = dt.timedelta(minutes=5)
+
+
+Scope = Literal["read", "submit", "admin"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a key may do; None: as the settings say, 0: without a limit."""
+
+    requests_per_minute: int | None = None
+    concurrent_jobs: int | None = None
+    images_per_day: int | None = None
+    bytes_per_day: int | None = None
+
+
+AS_SET = Limits()
 
 
 @dataclass(frozen=True)
@@ -28,19 +45,41 @@ class KeyInfo:
     name: str
     owner: str
     prefix: str
+    scope: Scope
+    limits: Limits
     created_at: dt.datetime
     last_used_at: dt.datetime | None
     revoked_at: dt.datetime | None
 
 
-def create_key(db: Database, name: str, owner: str = "default", secret: str | None = None) -> tuple[KeyInfo, str]:
-    """Make a key; the secret is in the answer and nowhere else."""
+def create_key(
+    db: Database,
+    name: str,
+    owner: str = "default",
+    secret: str | None = None,
+    *,
+    scope: Scope = "submit",
+    limits: Limits = AS_SET,
+) -> tuple[KeyInfo, str]:
+    """Make a key; the secret is in the answer and nowhere else.
+
+    ``read`` sees the owner's jobs, ``submit`` makes, changes and deletes them too, ``admin`` also changes what all
+    owners share (the default model).
+    """
     secret = secret or f"mien_{secrets.token_urlsafe(32)}"
     with db.write() as connection:
         now = db.now(connection)
         row = connection.execute(
             api_keys.insert()
-            .values(name=name, owner=owner, prefix=secret[:SHOWN_PREFIX], sha256=_hash(secret), created_at=now)
+            .values(
+                name=name,
+                owner=owner,
+                prefix=secret[:SHOWN_PREFIX],
+                sha256=_hash(secret),
+                scope=scope,
+                created_at=now,
+                **asdict(limits),
+            )
             .returning(api_keys)
         ).one()
     return _info(row), secret
@@ -82,8 +121,13 @@ def any_key(db: Database) -> bool:
         )
 
 
-def authenticate(db: Database, secret: str) -> str | None:
-    """The owner that this key stands for, or None."""
+def allows(scope: Scope, needed: Scope) -> bool:
+    """Whether a key of ``scope`` opens what needs ``needed``."""
+    return SCOPES.index(scope) >= SCOPES.index(needed)
+
+
+def authenticate(db: Database, secret: str) -> KeyInfo | None:
+    """The key that this secret is, if it opens; its use is noted, to five minutes."""
     digest = _hash(secret)
     with db.read() as connection:
         row = connection.execute(
@@ -95,7 +139,7 @@ def authenticate(db: Database, secret: str) -> str | None:
     if row.last_used_at is None or now - row.last_used_at > LAST_USED_EVERY:
         with db.write() as connection:
             connection.execute(api_keys.update().where(api_keys.c.id == row.id).values(last_used_at=now))
-    return str(row.owner)
+    return _info(row)
 
 
 def _hash(secret: str) -> bytes:
@@ -104,4 +148,5 @@ def _hash(secret: str) -> bytes:
 
 def _info(row: sa.Row[tuple[object, ...]]) -> KeyInfo:
     facts = row._mapping
-    return KeyInfo(**{name: facts[name] for name in KeyInfo.__dataclass_fields__})
+    limits = Limits(**{name: facts[name] for name in Limits.__dataclass_fields__})
+    return KeyInfo(limits=limits, **{name: facts[name] for name in KeyInfo.__dataclass_fields__ if name != "limits"})

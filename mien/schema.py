@@ -22,6 +22,8 @@ JOB_STATUSES = (
 FINAL_STATUSES = ("completed", "cancelled", "failed")
 OUTCOMES = ("pending", "ok", "no_face", "failed", "cancelled")
 CHUNK_STATES = ("due", "leased", "done")
+SCOPES = ("read", "submit", "admin")
+"""What an API key opens; each holds those before it."""
 
 MAX_PATH_BYTES = 2000
 """Longest path, in bytes relative to the source, that is classified (a PostgreSQL index entry holds 2,704 bytes)."""
@@ -101,6 +103,9 @@ jobs = Table(
     Column("request_hash", String(64), nullable=False),
     Column("keep_images_s", BigInteger),
     Column("keep_results_s", BigInteger),
+    # what was uploaded and is still kept
+    _counter("upload_files"),
+    _counter("upload_bytes"),
     # counters: always equal to count(*) group by outcome in the same snapshot
     _counter("total"),
     _counter("pending"),
@@ -179,7 +184,7 @@ images = Table(
     Column("cached", Boolean, nullable=False, server_default=sa.false()),
     _one_of("outcome", OUTCOMES),
     sa.UniqueConstraint("job_id", "path"),
-    Index(None, "chunk_id", "position"),
+    Index(None, "chunk_id", "outcome", "position"),
     Index(None, "job_id", "outcome"),
     Index(None, "sha256"),
 )
@@ -190,6 +195,7 @@ faces = Table(
     Column("image_id", Key, ForeignKey("images.id"), primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("job_id", Key, nullable=False),
+    Column("chunk_id", Key, nullable=False),
     Column("x", Float, nullable=False),
     Column("y", Float, nullable=False),
     Column("width", Float, nullable=False),
@@ -198,7 +204,44 @@ faces = Table(
     Column("emotion", String(100), nullable=False),
     Column("confidence", Float, nullable=False),
     Column("probabilities", sa.JSON, nullable=False),
-    Index(None, "job_id", "emotion", "confidence"),
+    Index(None, "chunk_id", "emotion", "confidence"),
+)
+
+# What stands in a chunk, per folder, so that summaries and filters need not read every row: mien/ledger/tallies.py.
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("job_id", Key, ForeignKey("jobs.id"), primary_key=True, autoincrement=False),
+    Column("chunk_id", Key, ForeignKey("chunks.id"), primary_key=True, autoincrement=False),
+    Column("folder", LargeBinary, primary_key=True),
+    Column("first_path", LargeBinary, nullable=False),
+    Column("last_path", LargeBinary, nullable=False),
+    Column("ok", Integer, nullable=False),
+    Column("no_face", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("faces", Integer, nullable=False),
+    Column("counts", LargeBinary, nullable=False),  # faces per label, then per bin of confidence
+)
+
+# Each plain value of a job's metadata, as text, so that jobs are found by it.
+job_metadata = Table(
+    "job_metadata",
+    metadata,
+    Column("job_id", Key, ForeignKey("jobs.id"), primary_key=True, autoincrement=False),
+    Column("key", String(200), primary_key=True),
+    Column("value", String(500), nullable=False),
+    Index(None, "key", "value", "job_id"),
+)
+
+# What an owner used up on a day (UTC): it outlives the jobs, so that deleting gives no quota back.
+usage = Table(
+    "usage",
+    metadata,
+    Column("owner", String(80), primary_key=True),
+    Column("day", sa.Date, primary_key=True),
+    Column("images", BigInteger, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
 )
 
 uploads = Table(
@@ -236,9 +279,16 @@ api_keys = Table(
     Column("owner", String(80), nullable=False),
     Column("prefix", String(12), nullable=False),
     Column("sha256", LargeBinary(32), nullable=False, unique=True),
+    Column("scope", String(8), nullable=False),
+    # limits of this key; null: as the settings say
+    Column("requests_per_minute", Integer),
+    Column("concurrent_jobs", Integer),
+    Column("images_per_day", BigInteger),
+    Column("bytes_per_day", BigInteger),
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment),
     Column("revoked_at", Moment),
+    _one_of("scope", SCOPES),
 )
 
 workers = Table(

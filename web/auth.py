@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from flask.sessions import SecureCookieSessionInterface
 
 from mien.database import Database
 from mien.errors import SettingsError, UnauthorizedError
-from mien.keys import LOCAL_OWNER, any_key, authenticate
+from mien.keys import AS_SET, LOCAL_OWNER, Limits, Scope, any_key, authenticate
 from mien.local_token import is_local_token
 from mien.settings import Settings
 from web.problems import wants_page
@@ -32,11 +32,18 @@ _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. ``any_folder``: may name folders outside the roots. ``signed_in``: by the page's form."""
+    """Who asks, and what they may do.
+
+    ``any_folder``: may name folders outside the roots. ``signed_in``: by the page's form. ``key_id``: None for whoever
+    needs no key on this machine.
+    """
 
     owner: str
     any_folder: bool = False
     signed_in: bool = False
+    scope: Scope = "admin"
+    key_id: int | None = None
+    limits: Limits = AS_SET
 
 
 def install(app: Flask, settings: Settings) -> None:
@@ -86,7 +93,7 @@ def identify(settings: Settings, db: Database) -> Caller:
             )
         return found
     if SESSION_KEY in session and (found := caller_of(session[SESSION_KEY], settings, db)):
-        return Caller(found.owner, found.any_folder, signed_in=True)
+        return replace(found, signed_in=True)
     if is_local_request(settings) and not any_key(db):
         return Caller(LOCAL_OWNER)
     raise UnauthorizedError(
@@ -100,8 +107,8 @@ def caller_of(secret: str, settings: Settings, db: Database) -> Caller | None:
         return None
     if is_local_request(settings) and is_local_token(settings.data_dir, secret):
         return Caller(LOCAL_OWNER, any_folder=True)
-    owner = authenticate(db, secret)
-    return None if owner is None else Caller(owner)
+    key = authenticate(db, secret)
+    return None if key is None else Caller(key.owner, scope=key.scope, key_id=key.id, limits=key.limits)
 
 
 def is_local_request(settings: Settings) -> bool:

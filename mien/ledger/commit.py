@@ -13,6 +13,7 @@ from mien.database import Database
 from mien.errors import LeaseLostError
 from mien.ledger.counters import move_counters
 from mien.ledger.lease import ChunkLease
+from mien.ledger.tallies import Counted, write_tallies
 from mien.schema import chunks, faces, images, jobs
 
 PROBABILITY_DIGITS = 6
@@ -73,6 +74,7 @@ def commit_chunk(db: Database, lease: ChunkLease, outcomes: Sequence[ImageOutcom
         if face_rows:
             connection.execute(faces.insert(), face_rows)
         connection.execute(_UPDATE_IMAGE, [_image_row(outcome) for outcome in outcomes])
+        write_tallies(connection, lease.job_id, lease.labels, _counted(lease, outcomes, face_rows))
         row = move_counters(
             connection, lease.job_id, now, _moved(outcomes), last_commit_at=now, notice_code=_unless_folders(),
             notice=sa.case((jobs.c.notice_code == "folders_unreadable", jobs.c.notice), else_=None),
@@ -121,6 +123,7 @@ def _face_rows(lease: ChunkLease, outcome: ImageOutcome) -> Iterable[dict[str, A
             "image_id": outcome.image_id,
             "number": number,
             "job_id": lease.job_id,
+            "chunk_id": lease.chunk_id,
             "x": round(face.x, BOX_DIGITS),
             "y": round(face.y, BOX_DIGITS),
             "width": round(face.width, BOX_DIGITS),
@@ -132,6 +135,17 @@ def _face_rows(lease: ChunkLease, outcome: ImageOutcome) -> Iterable[dict[str, A
                 label: round(p, PROBABILITY_DIGITS) for label, p in zip(lease.labels, face.probabilities, strict=True)
             },
         }
+
+
+def _counted(
+    lease: ChunkLease, outcomes: Sequence[ImageOutcome], face_rows: Iterable[dict[str, Any]]
+) -> Iterable[Counted]:
+    boxes: dict[int, list[tuple[str, float]]] = {}
+    for row in face_rows:
+        boxes.setdefault(row["image_id"], []).append((row["emotion"], row["confidence"]))
+    paths = {image.id: image.path for image in lease.images}
+    for outcome in outcomes:
+        yield Counted(lease.chunk_id, paths[outcome.image_id], outcome.outcome, boxes.get(outcome.image_id, ()))
 
 
 def _image_row(outcome: ImageOutcome) -> dict[str, Any]:

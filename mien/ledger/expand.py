@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from mien.batches import batched
 from mien.database import Database
 from mien.ledger.counters import move_counters
+from mien.ledger.tallies import recount
 from mien.ledger.work import JobLease, check_still_wanted
 from mien.paths import path_text
 from mien.schema import MAX_PATH_BYTES, chunks, images, jobs
@@ -126,3 +127,4 @@ def _write_too_long(
             for position, (key, path) in enumerate(paths)
         ],
     )
+    recount(connection, job_id, [chunk_id])

@@ -6,8 +6,9 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.ledger.counters import move_counters
+from mien.ledger.tallies import recount
 from mien.ledger.work import JobLease, check_job
-from mien.schema import chunks, corrections, deliveries, faces, images, jobs, uploads
+from mien.schema import chunks, corrections, deliveries, faces, images, job_metadata, jobs, tallies, uploads
 
 CHUNKS_PER_SLICE = 32
 
@@ -40,6 +41,7 @@ def end_pending_slice(db: Database, lease: JobLease) -> bool:
             .where(images.c.chunk_id.in_(due), images.c.outcome == "pending")
             .values(outcome=outcome, error_code=job.error_code if failed else None, error=job.error if failed else None)
         ).rowcount
+        recount(connection, lease.job_id, due)
         check_job(connection, lease, now)
         commits = move_counters(
             connection, lease.job_id, now, {outcome: ended, "pending": -ended, "commits": len(due)}
@@ -83,6 +85,7 @@ def delete_slice(db: Database, lease: JobLease) -> bool:
         connection.execute(corrections.delete().where(corrections.c.image_id.in_(inside)))
         connection.execute(faces.delete().where(faces.c.image_id.in_(inside)))
         connection.execute(images.delete().where(images.c.chunk_id.in_(doomed)))
+        connection.execute(tallies.delete().where(tallies.c.job_id == lease.job_id, tallies.c.chunk_id.in_(doomed)))
         connection.execute(chunks.delete().where(chunks.c.id.in_(doomed)))
         check_job(connection, lease, now)
         moved: dict[str, float] = {row.outcome: -row.number for row in counted}
@@ -97,6 +100,7 @@ def delete_job_row(db: Database, lease: JobLease) -> None:
     with db.write() as connection:
         now = db.now(connection)
         connection.execute(uploads.delete().where(uploads.c.job_id == lease.job_id))
+        connection.execute(job_metadata.delete().where(job_metadata.c.job_id == lease.job_id))
         connection.execute(deliveries.update().where(deliveries.c.job_id == lease.job_id).values(job_id=None))
         check_job(connection, lease, now)
         connection.execute(jobs.delete().where(jobs.c.id == lease.job_id))

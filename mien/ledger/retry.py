@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from mien.batches import batched
 from mien.database import Database
 from mien.ledger.counters import move_counters
+from mien.ledger.tallies import recount
 from mien.ledger.work import JobLease, check_still_wanted
 from mien.schema import chunks, images, jobs
 
@@ -36,23 +37,21 @@ def retry_slice(db: Database, lease: JobLease, after: int, chunk_size: int) -> i
     """
     with db.write() as connection:
         now = db.now(connection)
-        failed = (
-            connection.execute(
-                sa.select(images.c.id)
-                .where(
-                    images.c.job_id == lease.job_id,
-                    images.c.outcome == "failed",
-                    images.c.error_code != "path_too_long",
-                    images.c.id > after,
-                )
-                .order_by(images.c.id)
-                .limit(SLICE)
+        rows = connection.execute(
+            sa.select(images.c.id, images.c.chunk_id)
+            .where(
+                images.c.job_id == lease.job_id,
+                images.c.outcome == "failed",
+                images.c.error_code != "path_too_long",
+                images.c.id > after,
             )
-            .scalars()
-            .all()
-        )
+            .order_by(images.c.id)
+            .limit(SLICE)
+        ).all()
+        failed = [row.id for row in rows]
         for piece in batched(failed, chunk_size):
             move_to_new_chunk(connection, lease.job_id, piece)
+        recount(connection, lease.job_id, {row.chunk_id for row in rows})
         check_still_wanted(connection, lease, now)
         move_counters(connection, lease.job_id, now, {"failed": -len(failed), "pending": len(failed)})
     return failed[-1] if failed else None

@@ -39,9 +39,15 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(length=80), nullable=False),
         sa.Column("prefix", sa.String(length=12), nullable=False),
         sa.Column("sha256", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("scope", sa.String(length=8), nullable=False),
+        sa.Column("requests_per_minute", sa.Integer(), nullable=True),
+        sa.Column("concurrent_jobs", sa.Integer(), nullable=True),
+        sa.Column("images_per_day", sa.BigInteger(), nullable=True),
+        sa.Column("bytes_per_day", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("scope IN ('read', 'submit', 'admin')", name=op.f("ck_api_keys_scope")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("sha256", name=op.f("uq_api_keys_sha256")),
     )
@@ -75,6 +81,8 @@ def upgrade() -> None:
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("keep_images_s", sa.BigInteger(), nullable=True),
         sa.Column("keep_results_s", sa.BigInteger(), nullable=True),
+        sa.Column("upload_files", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("upload_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("total", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("pending", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("ok", sa.BigInteger(), server_default="0", nullable=False),
@@ -252,7 +260,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "path", name=op.f("uq_images_job_id_path")),
     )
     with op.batch_alter_table("images", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_images_chunk_id_position"), ["chunk_id", "position"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_images_chunk_id_outcome_position"), ["chunk_id", "outcome", "position"], unique=False
+        )
         batch_op.create_index(batch_op.f("ix_images_job_id_outcome"), ["job_id", "outcome"], unique=False)
         batch_op.create_index(batch_op.f("ix_images_sha256"), ["sha256"], unique=False)
 
@@ -278,6 +288,7 @@ def upgrade() -> None:
         sa.Column("image_id", KEY, autoincrement=False, nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("job_id", KEY, nullable=False),
+        sa.Column("chunk_id", KEY, nullable=False),
         sa.Column("x", sa.Float(), nullable=False),
         sa.Column("y", sa.Float(), nullable=False),
         sa.Column("width", sa.Float(), nullable=False),
@@ -291,8 +302,45 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("faces", schema=None) as batch_op:
         batch_op.create_index(
-            batch_op.f("ix_faces_job_id_emotion_confidence"), ["job_id", "emotion", "confidence"], unique=False
+            batch_op.f("ix_faces_chunk_id_emotion_confidence"), ["chunk_id", "emotion", "confidence"], unique=False
         )
+
+    op.create_table(
+        "tallies",
+        sa.Column("job_id", KEY, autoincrement=False, nullable=False),
+        sa.Column("chunk_id", KEY, autoincrement=False, nullable=False),
+        sa.Column("folder", sa.LargeBinary(), nullable=False),
+        sa.Column("first_path", sa.LargeBinary(), nullable=False),
+        sa.Column("last_path", sa.LargeBinary(), nullable=False),
+        sa.Column("ok", sa.Integer(), nullable=False),
+        sa.Column("no_face", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("cancelled", sa.Integer(), nullable=False),
+        sa.Column("faces", sa.Integer(), nullable=False),
+        sa.Column("counts", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["chunk_id"], ["chunks.id"], name=op.f("fk_tallies_chunk_id")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_tallies_job_id")),
+        sa.PrimaryKeyConstraint("job_id", "chunk_id", "folder", name=op.f("pk_tallies")),
+    )
+    op.create_table(
+        "job_metadata",
+        sa.Column("job_id", KEY, autoincrement=False, nullable=False),
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("value", sa.String(length=500), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_job_metadata_job_id")),
+        sa.PrimaryKeyConstraint("job_id", "key", name=op.f("pk_job_metadata")),
+    )
+    with op.batch_alter_table("job_metadata", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_job_metadata_key_value_job_id"), ["key", "value", "job_id"], unique=False)
+
+    op.create_table(
+        "usage",
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("images", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("owner", "day", name=op.f("pk_usage")),
+    )
     for name, query in VIEWS.items():
         op.execute(f"CREATE VIEW {name} AS {query}")
 
@@ -301,8 +349,14 @@ def downgrade() -> None:
     """Back to an empty database."""
     for name in VIEWS:
         op.execute(f"DROP VIEW {name}")
+    op.drop_table("usage")
+    with op.batch_alter_table("job_metadata", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_job_metadata_key_value_job_id"))
+
+    op.drop_table("job_metadata")
+    op.drop_table("tallies")
     with op.batch_alter_table("faces", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_faces_job_id_emotion_confidence"))
+        batch_op.drop_index(batch_op.f("ix_faces_chunk_id_emotion_confidence"))
 
     op.drop_table("faces")
     with op.batch_alter_table("corrections", schema=None) as batch_op:
@@ -312,7 +366,7 @@ def downgrade() -> None:
     with op.batch_alter_table("images", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_images_sha256"))
         batch_op.drop_index(batch_op.f("ix_images_job_id_outcome"))
-        batch_op.drop_index(batch_op.f("ix_images_chunk_id_position"))
+        batch_op.drop_index(batch_op.f("ix_images_chunk_id_outcome_position"))
 
     op.drop_table("images")
     op.drop_table("uploads")

@@ -15,8 +15,9 @@ from mien.database import Database
 from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
 from mien.ledger.lease import ChunkLease, LeasedImage, Taker, take_chunk
 from mien.ledger.submit import NewJob, submit
+from mien.ledger.tallies import sum_counts
 from mien.queue import create_celery
-from mien.schema import OUTCOMES, faces, images, jobs
+from mien.schema import OUTCOMES, faces, images, jobs, tallies
 from mien.settings import load_settings
 from mien.sources import folder_identity
 
@@ -118,4 +119,31 @@ def assert_exact(db: Database, public_id: str) -> sa.Row[Any]:
     assert counters == rows
     assert job.total == sum(rows.values())
     assert job.faces == face_rows
+    _assert_tallied(db, job.id)
     return job
+
+
+def _assert_tallied(db: Database, job_id: int) -> None:
+    """Every image with an outcome, and every face, is counted in exactly one tally, under its chunk and folder."""
+    counted: dict[tuple[object, ...], int] = {}
+    with db.read() as connection:
+        labels = connection.execute(sa.select(jobs.c.labels).where(jobs.c.id == job_id)).scalar_one()
+        found = connection.execute(sa.select(tallies).where(tallies.c.job_id == job_id)).all()
+        rows = connection.execute(sa.select(images).where(images.c.job_id == job_id)).all()
+        boxes = connection.execute(sa.select(faces).where(faces.c.job_id == job_id)).all()
+    chunk_of = {row.id: row.chunk_id for row in rows}
+    for row in rows:
+        if row.outcome != "pending":
+            key = (row.chunk_id, row.path.rpartition(b"/")[0], row.outcome)
+            counted[key] = counted.get(key, 0) + 1
+    tallied = {
+        (row.chunk_id, row.folder, outcome): row._mapping[outcome]
+        for row in found
+        for outcome in ("ok", "no_face", "failed", "cancelled")
+        if row._mapping[outcome]
+    }
+    assert tallied == counted
+    assert all(row.chunk_id == chunk_of[row.image_id] for row in boxes)
+    by_label, histogram = sum_counts([row.counts for row in found], labels)
+    assert by_label == {label: sum(box.emotion == label for box in boxes) for label in labels}
+    assert sum(histogram) == sum(row.faces for row in found) == len(boxes)

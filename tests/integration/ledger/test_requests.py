@@ -237,7 +237,8 @@ def test_keys_open_until_they_are_revoked(db: Database) -> None:
     assert not any_key(db)
     info, secret = create_key(db, "laptop", owner="ann")
     assert any_key(db)
-    assert authenticate(db, secret) == "ann"
+    found = authenticate(db, secret)
+    assert found is not None and (found.owner, found.scope) == ("ann", "submit")
     assert authenticate(db, secret + "x") is None
     assert secret not in repr(list_keys(db))
     revoke_key(db, info.id)
