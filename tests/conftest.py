@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.machine import ROOT, lacking
 from tests.support.postgres import USER, private_server, server_programs
-from tests.support.redis import private_redis
+from tests.support.redis import Redis
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +59,18 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_url() -> Iterator[str]:
+def redis(tmp_path: Path) -> Iterator[Redis]:
     """A private Redis server."""
     program = shutil.which("redis-server")
     if program is None:
         lacking("redis-server is not installed (Debian: redis-server)")
-    with private_redis(program) as url:
-        yield url
+    server = Redis(program, tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis: Redis) -> str:
+    """The address of a private Redis server."""
+    return redis.url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Callable
@@ -86,16 +87,17 @@ def test_a_part_that_is_killed_comes_back_and_nothing_is_lost(embedded: Mien, ma
 
 
 def test_after_kill_9_of_everything_the_next_up_goes_on(embedded: Mien, many: MakePhotos) -> None:
-    photos = many(300)
+    photos = many(900)
     with embedded.up(photos) as first:
         job = embedded.job_of(photos)
         embedded.wait_for(lambda: embedded.counts(job)["ok"] > 0, "some images are done")
         embedded.kill_everything()
         first.wait(timeout=10)
+    left = json.loads(embedded.run("status", job, "--json"))["counts"]
+    assert left["pending"] > 0
     with embedded.up(photos):
-        assert embedded.counts(job)["pending"] > 0
         embedded.run("status", job, "--wait")
-        assert_exact(embedded, job, 300)
+        assert_exact(embedded, job, 900)
 
 
 def test_the_parts_leave_when_their_supervisor_is_killed(embedded: Mien, photos: Path) -> None:
