@@ -67,6 +67,7 @@ class TorchClassifier:
         try:
             import torch  # noqa: PLC0415 - heavy, and absent from the light installation
             from transformers import AutoModelForImageClassification  # noqa: PLC0415
+            from transformers.utils import logging as transformers_logging  # noqa: PLC0415
         except ImportError as error:
             raise ModelError(
                 f"Running {model.name!r} on {device} needs torch and transformers ({error.name} is missing): "
@@ -82,6 +83,7 @@ class TorchClassifier:
         self._kind = kinds[precision]
         torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
         torch.backends.cudnn.allow_tf32 = False
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             network = AutoModelForImageClassification.from_pretrained(
                 model.folder, local_files_only=True, dtype=self._kind

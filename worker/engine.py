@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -154,6 +155,7 @@ def _die_with_parent(parent: int) -> None:
 def main(arguments: list[str]) -> None:
     """Entry of the engine process: the descriptor of its pipe, and its configuration as JSON."""
     faulthandler.enable()
+    warnings.simplefilter("ignore")  # what stays on stderr is what explains an engine's end
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     config = EngineConfig(**json.loads(arguments[1]))

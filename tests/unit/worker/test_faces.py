@@ -18,7 +18,7 @@ from worker.faces import (
     crop_face,
     crop_whole,
     model_input,
-    search_sizes,
+    pyramid,
     side_needed,
     whole_side,
 )
@@ -61,11 +61,16 @@ def overlap(a: Face, b: Face) -> float:
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"),
-    [(256, [256]), (480, [480]), (640, [640, 256]), (1280, [1280, 320]), (4096, [4096, 1024, 256])],
-)
-def test_large_searches_are_followed_by_coarse_ones(size: int, expected: list[int]) -> None:
-    assert search_sizes(size) == expected
+    ("side", "detect_size", "expected"),
+    [
+        (1000, 320, [320]), (1000, 480, [480]), (1000, 512, [512, 256]), (1000, 640, [640, 320]), (300, 640, [300]),
+        (500, 640, [500, 250]), (1000, 960, [960, 320]), (5000, 1280, [1280, 320]), (5000, 4096, [4096, 1024, 342]),
+    ],
+)  # fmt: skip
+def test_large_searches_are_followed_by_coarse_ones(side: int, detect_size: int, expected: list[int]) -> None:
+    levels = pyramid(np.zeros((side // 2, side, 3), np.uint8), detect_size)
+    assert [level.shape[1] for level in levels] == expected
+    assert all(level.shape[0] == -(-level.shape[1] // 2) for level in levels)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 300), (480, 640), (33, 31)])
