@@ -63,6 +63,22 @@ class Settings(BaseSettings):
     )
     min_face: int = Field(0, ge=0, description="Smallest face (shorter side, pixels of the upright image) that counts.")
 
+    # how long things are kept, where a job does not say
+    keep_images_s: int | None = Field(
+        None, ge=0, description="Seconds after a job's end at which its uploads are deleted; not set: kept."
+    )
+    keep_results_s: int | None = Field(
+        None, ge=0, description="Seconds after a job's end at which it is deleted; not set: kept."
+    )
+
+    # single images, classified at once
+    predict_timeout_s: float = Field(
+        10.0, gt=0, le=60, description="Seconds a single image may take, waiting included."
+    )
+    predict_max_bytes: int = Field(
+        25 << 20, ge=1024, le=32 << 20, description="Largest single image (`POST /api/v1/predict`) in bytes."
+    )
+
     # limits per image
     max_pixels: int = Field(200_000_000, ge=10_000, description="Largest image in pixels; larger ones are `too_large`.")
     max_file_bytes: int = Field(512 << 20, ge=1024, description="Largest image file in bytes.")

@@ -22,6 +22,7 @@ from mien.sources import resolve_folder
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 METADATA_BYTES = 16_384
+LONGEST_KEEP_S = 100 * 365 * 86_400
 
 
 class FolderSource(BaseModel):
@@ -58,6 +59,12 @@ class JobRequest(BaseModel):
     model: str | None = Field(None, max_length=300, description="An installed model: name, or name@revision.")
     options: JobOptions = Field(default_factory=JobOptions)
     metadata: dict[str, Any] = Field(default_factory=dict, description="Anything of yours that goes with the job.")
+    keep_images: int | None = Field(
+        None, ge=0, le=LONGEST_KEEP_S, description="Seconds after the job's end at which its uploads are deleted."
+    )
+    keep_results: int | None = Field(
+        None, ge=0, le=LONGEST_KEEP_S, description="Seconds after the job's end at which the job is deleted."
+    )
 
 
 def create_job(
@@ -87,22 +94,7 @@ def create_job(
     roots = (Path("/"),) if any_folder else settings.roots
     folder, identity = resolve_folder(request.source.path, roots)
     model = store.get(request.model or settings.model)
-    options = request.options
-    precision = options.precision or settings.precision
-    offered = {name for names in model.precisions.values() for name in names}
-    if precision not in offered:
-        raise UnprocessableError(
-            f"The model {model.name} cannot give {precision}; it offers {', '.join(sorted(offered))}.",
-            code="precision_unavailable",
-            field="options.precision",
-        )
-    asked = _Asked(
-        faces=options.faces,
-        precision=precision,
-        detect_size=options.detect_size or settings.detect_size,
-        min_face_score=options.min_face_score or settings.min_face_score,
-        min_face=settings.min_face if options.min_face is None else options.min_face,
-    )
+    asked = options_in_force(settings, model, request.options)
     new = NewJob(
         owner=owner,
         source_type=request.source.type,
@@ -125,12 +117,14 @@ def create_job(
         request_hash=request_hash,
         metadata=request.metadata,
         idempotency_key=idempotency_key,
+        keep_images_s=settings.keep_images_s if request.keep_images is None else request.keep_images,
+        keep_results_s=settings.keep_results_s if request.keep_results is None else request.keep_results,
     )
     public_id, created = submit(db, new)
     return get_job(db, owner, public_id), created
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
     """The options in force."""
 
     faces: str
@@ -140,7 +134,30 @@ class _Asked(BaseModel):
     min_face: int
 
 
-def _fingerprint(model: Model, asked: _Asked) -> str:
+def options_in_force(settings: Settings, model: Model, options: JobOptions) -> Asked:
+    """The options, completed from the settings.
+
+    Raises:
+        UnprocessableError: ``precision_unavailable``, the model has no export for the precision.
+    """
+    precision = options.precision or settings.precision
+    offered = {name for names in model.precisions.values() for name in names}
+    if precision not in offered:
+        raise UnprocessableError(
+            f"The model {model.name} cannot give {precision}; it offers {', '.join(sorted(offered))}.",
+            code="precision_unavailable",
+            field="options.precision",
+        )
+    return Asked(
+        faces=options.faces,
+        precision=precision,
+        detect_size=options.detect_size or settings.detect_size,
+        min_face_score=options.min_face_score or settings.min_face_score,
+        min_face=settings.min_face if options.min_face is None else options.min_face,
+    )
+
+
+def _fingerprint(model: Model, asked: Asked) -> str:
     """Two jobs with the same fingerprint give the same answer for the same bytes: what the cache relies on."""
     parts: dict[str, Any] = {
         "revision": model.revision,
@@ -159,7 +176,7 @@ def _fingerprint(model: Model, asked: _Asked) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _provenance(model: Model, asked: _Asked) -> dict[str, Any]:
+def _provenance(model: Model, asked: Asked) -> dict[str, Any]:
     detect = asked.faces == "detect"
     return {
         "mien_version": __version__,

@@ -40,6 +40,8 @@ class NewJob:
     request_hash: str
     metadata: dict[str, Any] = field(default_factory=dict)
     idempotency_key: str | None = None
+    keep_images_s: int | None = None
+    keep_results_s: int | None = None
 
 
 def new_public_id() -> str:
