@@ -89,9 +89,11 @@ LOCK = uv pip compile --quiet --exclude-newer $(WEEK_AGO) --universal --python-v
 lock:
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv"; exit 1; }
 	@$(LOCK) --group build -o requirements/default.lock
+	@$(LOCK) --extra cuda -c requirements/default.lock -o requirements/cuda.lock
 	@$(LOCK) --group check -c requirements/default.lock -o requirements/check.lock
 	@$(LOCK) --group test --extra training -c requirements/check.lock -o requirements/test.lock
-	@sed -i.old -E '/^(nvidia|cuda)-/d' requirements/test.lock && rm -f requirements/test.lock.old
+	@for lock in cuda test; do \
+		sed -i.old -E '/^(nvidia|cuda)-/d' requirements/$$lock.lock && rm -f requirements/$$lock.lock.old; done
 
 # The declared lower bounds, tried: an environment of its own with exactly those versions, and the tests on it.
 test-lowest:
