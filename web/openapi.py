@@ -18,14 +18,33 @@ DESCRIPTION = (
     "Reads the expression on every face in a folder of photographs: one row per face, never an image lost. "
     "Labels describe expressions as a model reads them, not what people feel."
 )
-REQUEST_ID = {"X-Request-ID": {"description": "The id of this request, also in the log.", "schema": {"type": "string"}}}
+REQUEST_ID = {
+    "X-Request-ID": {
+        "description": "The id of this request, also in the log.",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer"}}}
-ETAG = {"ETag": {"description": "Changes with the job; give it as If-None-Match.", "schema": {"type": "string"}}}
-LOCATION = {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}
+ETAG = {
+    "ETag": {
+        "description": "Changes with the job; give it as If-None-Match.",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+}
+LOCATION = {"Location": {"description": "Address of the job.", "required": True, "schema": {"type": "string"}}}
 COMPLETE = {
     "Mien-Complete": {
         "description": "Whether every image had its outcome when the export began.",
+        "required": True,
         "schema": {"type": "string", "enum": ["true", "false"]},
+    }
+}
+NEXT_PART = {
+    "Mien-Next": {
+        "description": "Give it as `after` for the part that follows; not there with the last part.",
+        "schema": {"type": "string"},
     }
 }
 
@@ -52,12 +71,12 @@ def json_answer(model: type[BaseModel], description: str, headers: dict[str, Any
     }
 
 
-def text_answer(kind: str, description: str) -> dict[str, Any]:
+def file_answer(description: str, *kinds: str) -> dict[str, Any]:
     """A streamed export for an operation's ``responses``."""
     return {
         "description": description,
-        "headers": REQUEST_ID | COMPLETE,
-        "content": {kind: {"schema": {"type": "string"}}},
+        "headers": REQUEST_ID | COMPLETE | NEXT_PART,
+        "content": {kind: {"schema": {"type": "string"}} for kind in kinds},
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from mien.export import MAX_PART
 from mien.results import MAX_LIMIT
 from mien.wire import EndedOutcome, Status
 
@@ -93,6 +94,22 @@ class ResultsQuery(Query):
 
 
 class ExportQuery(Query):
+    """Which part of an export, and which columns."""
+
+    columns: str | None = Field(
+        None, min_length=1, max_length=4000, description="The columns wanted, in their order, separated by commas."
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_PART,
+        description="At most so many images: one part of the export. `Mien-Next` then leads to the part that follows; "
+        "the parts put together are the whole, byte for byte.",
+    )
+    after: Cursor | None = Field(None, description="`Mien-Next` of the part before.")
+
+
+class TableQuery(ExportQuery):
     """How to write a table."""
 
     spreadsheet: bool = Field(
