@@ -20,16 +20,27 @@ import click
 from mien import __version__
 from mien.errors import MienError
 
-MODULES = ("cli.run", "cli.classify", "cli.jobs", "cli.keys", "cli.model_commands", "cli.operate", "cli.doctor")
+MODULES = ("cli.classify", "cli.run", "cli.jobs", "cli.doctor", "cli.operate", "cli.keys", "cli.model_commands")
 """Each has a list ``commands``. Their own imports are light; what is heavy is imported inside the commands."""
 CTRL_C = 130
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 EPILOG = (
     "Exit codes: 0 done; 1 an error; 2 wrong usage; 3 done, but some images could not be read; "
     "4 the job was cancelled or failed; 130 stopped by Ctrl-C."
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG)
+class _InOrder(click.Group):
+    """Lists its commands in the order in which they were added: what a newcomer needs first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Called by click."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+)
 @click.version_option(__version__, prog_name="mien")
 def mien() -> None:
     """Mien reads the expression on every face in a folder of photographs.

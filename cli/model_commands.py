@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mien.model_folder import Model
     from mien.models import ModelStore
 
+PRECISIONS = click.Choice(["fp32", "int8", "bf16"])
 FACES = click.Choice(["whole", "detect"])
 FOLDER = click.Path(path_type=Path)
 
@@ -67,7 +68,7 @@ def train(recipe: Path, *, run: Path | None, resume: bool, budget: str | None, s
 @click.option("--split", help="valid, test or train; by default valid, else test, else all images.")
 @click.option("--votes", help="CSV of raters' votes below DATA (found by itself if it is votes.csv).")
 @click.option("--faces", type=FACES, default="whole", show_default=True, help="detect: crop as the worker does.")
-@click.option("--precision", type=click.Choice(["fp32", "int8", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=PRECISIONS, default="fp32", show_default=True, help="Precision of the model.")
 @click.option("--margin", type=float, help="Another crop margin than the model's own.")
 @click.option("--map", "renamed", multiple=True, metavar="OLD=NEW", help="Rename a label of DATA.")
 @click.option("--compare", metavar="MODEL", help="Another model, compared on the same images by McNemar's test.")
@@ -130,7 +131,7 @@ def package(run: Path, folder: Path, *, name: str | None, judged: tuple[str, ...
 @click.argument("images", nargs=-1, required=True, type=FOLDER)
 @click.option("--model", default="default", show_default=True, help="An installed model, or a folder.")
 @click.option("--faces", type=FACES, default="detect", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "int8", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=PRECISIONS, default="fp32", show_default=True, help="Precision of the model.")
 @click.option(
     "--explain", type=FOLDER, metavar="FOLDER", help="Write each picture there with boxes and an attention heat map."
 )
