@@ -47,9 +47,18 @@ def demo_recipe(faces: Path) -> Recipe:
             "labels": list(LABELS),
             "data": [{"path": str(faces)}],
             "model": {"kind": "vit", "image_size": 48, "patch_size": 8, "hidden": 96, "depth": 4, "heads": 3},
-            "optim": {"steps": 400, "batch": 48, "lr": 1e-3, "layer_decay": 1.0, "warmup": 40, "ema": 0.98},
-            "augment": {"rotate": 10, "scale": 0.1, "shift": 0.05, "shear": 0.05, "mixup": 0, "erase": 0.1},
-            "run": {"validate_every": 100},
+            "optim": {
+                "steps": 1200,
+                "batch": 32,
+                "lr": 1e-3,
+                "layer_decay": 1.0,
+                "weight_decay": 0.01,
+                "warmup": 100,
+                "ema": 0.98,
+                "precision": "fp32",
+            },
+            "augment": {"rotate": 5, "scale": 0.05, "shift": 0.03, "shear": 0, "noise": 0.01, "mixup": 0, "erase": 0},
+            "run": {"validate_every": 300, "threads": 1},
         }
     )
 
@@ -69,9 +78,7 @@ def draw_face(label: str, random: np.random.Generator) -> Image.Image:
     """One drawn face, [SIDE, SIDE] in colour: the mouth and the brows tell, all the rest varies."""
     scale = 4
     side = SIDE * scale
-    dark, light = sorted(random.integers(20, 236, 2).tolist())
-    if light - dark < 80:
-        dark, light = max(0, dark - 60), min(255, light + 60)
+    dark, light = int(random.integers(10, 70)), int(random.integers(150, 246))
     tint = random.integers(-25, 26, 3)
     skin = tuple(int(v) for v in np.clip(light + tint, 0, 255))
     ink = tuple(int(v) for v in np.clip(dark + tint, 0, 255))
@@ -80,7 +87,7 @@ def draw_face(label: str, random: np.random.Generator) -> Image.Image:
     x, y = (side * (0.5 + random.uniform(-0.06, 0.06)) for _ in range(2))
     r = side * random.uniform(0.36, 0.45)
     pen.ellipse((x - 0.85 * r, y - r, x + 0.85 * r, y + r), fill=skin, outline=ink, width=scale)
-    line = int(scale * random.uniform(2, 4))
+    line = int(scale * random.uniform(3, 5))
     open_eye = {"surprise": 0.13}.get(label, 0.08) * random.uniform(0.8, 1.2)
     slope = {"happy": 0.0, "sad": -0.12, "surprise": 0.02}[label] + random.uniform(-0.03, 0.03)
     for sign in (-1, 1):
@@ -93,7 +100,7 @@ def draw_face(label: str, random: np.random.Generator) -> Image.Image:
     picture = picture.rotate(math.degrees(random.uniform(-0.15, 0.15)), resample=Image.Resampling.BICUBIC)
     picture = picture.filter(ImageFilter.GaussianBlur(scale * random.uniform(0.3, 1.0)))
     pixels = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-    noise = random.normal(0, random.uniform(2, 12), pixels.shape)
+    noise = random.normal(0, random.uniform(2, 8), pixels.shape)
     return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
 
 
@@ -108,8 +115,8 @@ def _mouth(
 ) -> None:
     x, y = centre
     if label == "surprise":
-        pen.ellipse((x - 0.14 * r, y - 0.18 * r, x + 0.14 * r, y + 0.18 * r), fill=ink)
+        pen.ellipse((x - 0.2 * r, y - 0.25 * r, x + 0.2 * r, y + 0.25 * r), fill=ink)
     elif label == "happy":
-        pen.arc((x - 0.4 * r, y - 0.45 * r, x + 0.4 * r, y + 0.2 * r), 20, 160, fill=ink, width=line)
+        pen.arc((x - 0.5 * r, y - 0.6 * r, x + 0.5 * r, y + 0.25 * r), 15, 165, fill=ink, width=line)
     else:
-        pen.arc((x - 0.35 * r, y - 0.05 * r, x + 0.35 * r, y + 0.5 * r), 200, 340, fill=ink, width=line)
+        pen.arc((x - 0.5 * r, y - 0.15 * r, x + 0.5 * r, y + 0.7 * r), 195, 345, fill=ink, width=line)

@@ -67,8 +67,6 @@ class Trainer:
         self.teacher = self._load_teacher()
         if self.teacher is not None:
             _plain_attention(self.teacher)
-            if recipe.teacher is not None and recipe.teacher.views == "plain":
-                self._ask_once()
         self.ema = Ema(self.model, recipe.optim.ema) if recipe.optim.ema else None
         groups = parameter_groups(
             self.model,
@@ -88,6 +86,8 @@ class Trainer:
         self.step, self.elapsed = 0, 0.0
         self.best: float | None = None
         self.since_best = 0
+        if recipe.teacher is not None and recipe.teacher.views == "plain":
+            self._ask_once()
 
     def train(self, *, resume: bool = False, stop_after: int | None = None) -> Outcome:
         """Run to the end of the schedule, or until Ctrl-C; either way the weights so far are kept.

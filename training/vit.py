@@ -77,7 +77,8 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.dropout(self.attention(self.norm_before(tokens))))
         wide = nn.functional.gelu(self.widen(self.norm_after(tokens)))
-        return tokens + self.drop_path(self.dropout(self.narrow(wide)))
+        result: Tensor = tokens + self.drop_path(self.dropout(self.narrow(wide)))
+        return result
 
 
 class VisionTransformer(nn.Module):

@@ -1,0 +1,32 @@
+"""Training is tested where torch is installed."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("sklearn")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "training" in item.path.parts:
+            item.add_marker("torch")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with drawn ``faces``, a short ``run`` on them, and its packaged ``model``."""
+    from training.demo import demo_recipe, draw_faces
+    from training.recipe import with_length
+    from training.release import Judge, release, write_figures
+    from training.train import Trainer
+
+    folder = tmp_path_factory.mktemp("trained")
+    draw_faces(folder / "faces")
+    recipe = with_length(demo_recipe(folder / "faces"), budget=None, steps=40)
+    Trainer(recipe, folder / "run", cache=folder / "cache", device="cpu", say=lambda _: None).train()
+    found = release(folder / "run", folder / "model", name="drawn", judges=[Judge(folder / "faces", "whole")])
+    write_figures(found, folder / "run" / "figures.json")
+    return folder
