@@ -130,7 +130,7 @@ def package(run: Path, folder: Path, *, name: str | None, judged: tuple[str, ...
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=FOLDER)
 @click.option("--model", default="default", show_default=True, help="An installed model, or a folder.")
-@click.option("--faces", type=FACES, default="detect", show_default=True)
+@click.option("--faces", type=FACES, default="detect", show_default=True, help="Find faces, or take whole images.")
 @click.option("--precision", type=PRECISIONS, default="fp32", show_default=True, help="Precision of the model.")
 @click.option(
     "--explain", type=FOLDER, metavar="FOLDER", help="Write each picture there with boxes and an attention heat map."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -21,6 +22,8 @@ HEALTHY_AFTER_S = 60.0
 """A part that lived so long begins again with the shortest back-off."""
 LARGEST_LOG_BYTES = 20 << 20
 POLL_S = 0.05
+_ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?(?:[A-Za-z_]\w*(?:Error|Exception)): (\S.*)")
+"""The last line of a traceback."""
 
 
 @dataclass
@@ -121,14 +124,15 @@ class Part:
         return in_time
 
     def last_words(self) -> str:
-        """The last line of its log that says something."""
+        """What its log says last: the last error that has a sentence, else the last line."""
         try:
             with self.log.open("rb") as log:
-                log.seek(max(0, self.log.stat().st_size - 8192))
+                log.seek(max(0, self.log.stat().st_size - 16384))
                 lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
         except OSError:
             return ""
-        return lines[-1][:300] if lines else ""
+        errors = [match.group(1) for line in lines if (match := _ERROR.match(line))]
+        return (errors or lines or [""])[-1][:300]
 
 
 def shorten_log(log: Path) -> None:
