@@ -128,7 +128,8 @@ def _crops(made: Packaged) -> str:
     how = "to this size" if spec.resize == "exact" else f"by the shorter side to {spec.shortest_edge}, then the middle"
     return (
         f"Input {spec.height} x {spec.width}, {how}, {spec.resample}; "
-        f"crops are {'grey' if crop.grey else 'in colour'}, the square around the detector's box with a margin of {crop.margin} of its longer side. Revision "
+        f"crops are {'grey' if crop.grey else 'in colour'}, the square around the detector's box with a margin of "
+        f"{crop.margin} of its longer side. Revision "
         f"`{made.model.revision[:16]}`. The ONNX export agrees with torch within {made.export_difference:.1e} in every "
         "probability; its weights are those of `model.safetensors`, to which it refers: keep the files together.\n"
     )

@@ -103,8 +103,8 @@ class TeacherPart(_Part):
     source: str
     views: Literal["same", "plain"] = Field(
         "same",
-        description="same: the teacher sees each training view (dearer); plain: it answers once, before the run, for the "
-        "unchanged image.",
+        description="same: the teacher sees each training view (dearer); plain: it answers once, before the run, for "
+        "the unchanged image.",
     )
     mirror: bool = Field(False, description="Average the teacher's answer over the image and its mirror image.")
     temperature: float = Field(1.0, gt=0, description="Temperature on the teacher's logits.")

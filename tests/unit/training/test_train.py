@@ -152,6 +152,7 @@ def test_a_missing_valid_split_is_taken_by_label(tmp_path: Path) -> None:
     assert ("a/0.png" in names) == ("a/copy.png" in names)
 
 
+HALF = 'name="x"\n[[data]]\npath="."\nlabel_share=0.5\n[model]\nkind="vit"\n'
 VIT = 'name="x"\n[[data]]\npath="."\n[model]\nkind="vit"\n'
 
 
@@ -162,7 +163,7 @@ VIT = 'name="x"\n[[data]]\npath="."\n[model]\nkind="vit"\n'
         ("name = ", "not valid TOML"),
         (f"{VIT}[optim]\nsteps=1\nbudget='1m'\n", "exactly one of steps and budget"),
         (f"{VIT}[optim]\nbudget='soon'\n", "no duration"),
-        (f"{VIT.replace('[model]', 'label_share=0.5\n[model]')}[optim]\nsteps=1\n", "needs a \\[teacher\\]"),
+        (f"{HALF}[optim]\nsteps=1\n", "needs a \\[teacher\\]"),
         (f"{VIT}layer=3\n[optim]\nsteps=1\n", "model.layer: Extra inputs"),
     ],
 )  # fmt: skip
