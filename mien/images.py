@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from mien.errors import ImageError
 
@@ -41,6 +41,7 @@ _JPEG_TRUNCATED = ("Premature end of JPEG file",)
 _JPEG_CORRUPT = ("premature end of data segment", "bad Huffman code", "found marker")
 _JPEG_UNSUPPORTED = ("Unsupported JPEG", "Unsupported color conversion", "precision", "rithmetic")
 
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many engines as cores
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -159,7 +160,7 @@ def _heif_formats() -> tuple[str, ...]:
             "unsupported_format", "This is a HEIC image; reading it needs the package pi-heif (`mien doctor` says how)."
         ) from None
     if "HEIF" not in Image.OPEN:
-        register_heif_opener()
+        register_heif_opener(thumbnails=False, decode_threads=1)
     return ("HEIF", "AVIF")
 
 
@@ -235,7 +236,10 @@ def _decode_jpeg(data: bytes | memoryview, image: Image.Image, min_side: int | N
             raise ImageError("corrupt", f"The JPEG data is damaged ({text}).") from None
         if any(part in text for part in _JPEG_UNSUPPORTED):
             raise ImageError("unsupported_format", f"This kind of JPEG is not supported ({text}).") from None
-        pixels = simplejpeg.decode_jpeg(data, strict=False, **wanted)  # raises again if it was more than a warning
+        try:  # a warning that does no harm
+            pixels = simplejpeg.decode_jpeg(data, strict=False, **wanted)
+        except ValueError:  # libjpeg-turbo's simple interface does not know rare samplings; Pillow's way does
+            return _decode_other(image, min_side)
     if space == "CMYK":
         if "adobe" in image.info:  # Adobe stores inks inverted
             np.subtract(255, pixels, out=pixels)
@@ -246,8 +250,12 @@ def _decode_jpeg(data: bytes | memoryview, image: Image.Image, min_side: int | N
 def _decode_other(image: Image.Image, min_side: int | None) -> tuple[RGB, int]:
     image.load()
     factor = _factor(max(image.size), min_side, range(64, 1, -1))
+    # reduced before it is converted where that gives the same: it saves most of the memory of a large image
+    early = image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info
+    if early and factor > 1:
+        image = image.reduce(factor)
     rgb = _to_rgb(image)
-    if factor > 1:
+    if not early and factor > 1:
         rgb = rgb.reduce(factor)
     return np.array(rgb, dtype=np.uint8), factor
 

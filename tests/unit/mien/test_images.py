@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import simplejpeg
 from PIL import Image
 
 from mien.errors import ImageError
@@ -253,6 +254,17 @@ def test_stray_bytes_in_a_jpeg_do_no_harm() -> None:
     data = saved(quadrants(), "JPEG", quality=95)
     check_quadrants(decode(data + b"\0" * 1000).pixels)
     check_quadrants(decode(data[:-2] + b"\x11\x22\x33" + data[-2:]).pixels)
+
+
+def test_a_jpeg_of_a_rare_sampling_is_read_by_the_other_decoder() -> None:
+    flat = Image.new("RGB", (48, 16), (128, 128, 128))  # all blocks are alike, so that their order does not matter
+    data = bytearray(saved(flat, "JPEG", keep_rgb=True, subsampling=0))
+    frame = data.index(b"\xff\xc0")
+    for component, sampling in enumerate((0x22, 0x21, 0x12)):
+        data[frame + 11 + 3 * component] = sampling
+    with pytest.raises(ValueError, match="subsampling"):
+        simplejpeg.decode_jpeg(bytes(data))
+    assert (decode(bytes(data)).pixels == 128).all()
 
 
 def png(width: int, height: int, depth: int, colour: int, body: bytes) -> bytes:
