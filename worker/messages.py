@@ -5,8 +5,9 @@ On the wire it is JSON, not pickle: an engine decodes files from strangers, and 
 
 from __future__ import annotations
 
+import base64
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Outcome = Literal["ok", "no_face", "failed"]
@@ -33,11 +34,15 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One image to classify: ``path`` relative to ``root``, both as bytes. ``key`` comes back with its result."""
+    """One image to classify: ``path`` relative to ``root``, both as bytes. ``key`` comes back with its result.
+
+    With ``data`` the image is these bytes, and no file is opened.
+    """
 
     key: int
     root: bytes
     path: bytes
+    data: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,16 @@ def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool) -> bytes
         spec=spec,
         root=task.root.decode("latin-1"),  # any byte string survives latin-1 and back
         path=task.path.decode("latin-1"),
+        data=None if task.data is None else base64.b64encode(task.data).decode(),
         first=first,
     )
 
 
 def unpack_image(content: dict[str, Any]) -> ImageTask:
     """The task in an ``image`` message; its ticket is the key."""
-    return ImageTask(content["ticket"], content["root"].encode("latin-1"), content["path"].encode("latin-1"))
+    root, path, data = content["root"], content["path"], content["data"]
+    inline = None if data is None else base64.b64decode(data)
+    return ImageTask(content["ticket"], root.encode("latin-1"), path.encode("latin-1"), inline)
 
 
 def pack_result(result: ImageResult) -> bytes:

@@ -177,8 +177,17 @@ class _timed:  # noqa: N801 - reads as a statement
 
 
 def _read(image: _Image, spec: EngineSpec) -> bytes:
-    """The file's bytes, never more than the limit; notes their number and SHA-256."""
-    descriptor = open_image(image.task.root, image.task.path)
+    """The image's bytes, never more than the limit; notes their number and SHA-256."""
+    data = _read_file(image.task, spec) if image.task.data is None else image.task.data
+    if len(data) > spec.max_file_bytes:
+        raise _file_too_large(len(data), spec.max_file_bytes)
+    image.size = len(data)
+    image.sha256 = hashlib.sha256(data).digest()
+    return data
+
+
+def _read_file(task: ImageTask, spec: EngineSpec) -> bytes:
+    descriptor = open_image(task.root, task.path)
     try:
         size = os.fstat(descriptor).st_size
         if size > spec.max_file_bytes:
@@ -194,10 +203,7 @@ def _read(image: _Image, spec: EngineSpec) -> bytes:
         raise ImageError("unreadable", f"The file cannot be read: {os.strerror(error.errno or 0)}.") from None
     finally:
         os.close(descriptor)
-    data = b"".join(blocks)
-    image.size = len(data)
-    image.sha256 = hashlib.sha256(data).digest()
-    return data
+    return b"".join(blocks)
 
 
 def _file_too_large(size: int, limit: int) -> ImageError:

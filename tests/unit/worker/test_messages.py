@@ -33,6 +33,12 @@ def test_any_path() -> None:
     assert (content["spec"], content["first"]) == (3, True)
 
 
+def test_an_image_may_travel_inline() -> None:
+    task = ImageTask(5, b"", b"", bytes(range(256)))
+    assert unpack_image(unpack(pack_image(5, 3, task, first=True))) == task
+    assert "data" not in repr(task)
+
+
 @pytest.mark.parametrize(
     "result",
     [

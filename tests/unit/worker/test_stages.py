@@ -56,6 +56,11 @@ def test_a_whole_image_is_one_face_without_a_score(folder: Path, tmp_path: Path)
     np.testing.assert_allclose(face.probabilities, expected(128 / 255), atol=1e-5)
     assert min(result.read_s, result.decode_s, result.classify_s) > 0
     assert result.detect_s == 0
+    (inline,) = make_stages().run(make_spec(folder), [ImageTask(9, b"", b"", path.read_bytes())], begun.append)
+    assert (inline.outcome, inline.bytes, inline.sha256) == ("ok", result.bytes, result.sha256)
+    assert inline.faces == result.faces
+    (empty,) = make_stages().run(make_spec(folder), [ImageTask(9, b"", b"", b"")], begun.append)
+    assert empty.error_code == "empty_file"
 
 
 def test_results_keep_their_order_across_batches_and_failures(folder: Path, tmp_path: Path) -> None:
