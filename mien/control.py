@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -34,7 +34,8 @@ from mien.paths import path_text
 from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, ring, waiting
 from mien.schema import jobs
 from mien.settings import Settings
-from mien.sources import Skipped, folder_identity, walk
+from mien.sources import Found, Skipped, folder_identity, walk
+from mien.uploads import remove_strays, remove_uploads, sweep_uploads, uploaded_paths
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Control:
     def sweep(self) -> None:
         """Take back expired leases, ring where work is due, and say on a job what holds it back."""
         take_back_expired(self.db)
+        sweep_uploads(self.db, self.settings)
         expand, purge = waits_for_control(self.db)
         for wanted, task in ((expand, EXPAND), (purge, PURGE)):
             if wanted and not waiting(self.app, CONTROL_QUEUE):
@@ -146,10 +148,7 @@ class Control:
         paths: list[bytes] = []
         skipped = total_skipped = 0
         since = time.monotonic()
-        found = walk(
-            facts["source_path"], recursive=facts["recursive"], include=facts["include"], exclude=facts["exclude"]
-        )
-        for item in found:
+        for item in self._found(lease, facts):
             if isinstance(item, Skipped):
                 skipped += 1
                 if item.reason == "unreadable_folder":
@@ -165,6 +164,14 @@ class Control:
                     return unreadable, total_skipped, False
         write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
         return unreadable, total_skipped + skipped, True
+
+    def _found(self, lease: JobLease, facts: sa.RowMapping) -> Iterator[Found | Skipped]:
+        if facts["source_type"] == "upload":
+            remove_strays(self.db, self.settings, lease.job_id, lease.public_id)
+            return (Found(path) for path in uploaded_paths(self.db, lease.job_id))
+        return walk(
+            facts["source_path"], recursive=facts["recursive"], include=facts["include"], exclude=facts["exclude"]
+        )
 
     def _ring(self, lease: JobLease) -> None:
         with self.db.read() as connection:
@@ -182,6 +189,11 @@ class Control:
             if self.stop.is_set():
                 return False
         if lease.status == "deleting":
+            try:
+                remove_uploads(self.settings, lease.public_id)
+            except OSError as error:
+                log.error("the uploads of job %s cannot be deleted: %s", lease.public_id, error)
+                return False
             delete_job_row(self.db, lease)
             return True
         return False  # chunks still in a worker's hands come back within seconds; the next sweep looks again

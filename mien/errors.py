@@ -91,6 +91,22 @@ class ModelError(UnprocessableError):
     title = "The model cannot be used"
 
 
+class TooLargeError(MienError):
+    """More than a limit allows; the sentence says which, how much it is and how much came."""
+
+    code = "too_large"
+    status = 413
+    title = "This is too large"
+
+
+class NoSpaceError(MienError):
+    """The disk that holds the uploads is full, or would be."""
+
+    code = "no_space"
+    status = 507
+    title = "There is no room for this"
+
+
 class UnavailableError(MienError):
     """A part Mien needs (database, broker) does not answer just now; trying again later is right."""
 

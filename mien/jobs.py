@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import ConflictError, NotFoundError
+from mien.job_filter import ALL_JOBS, JobFilter
 from mien.paging import Page, decode_cursor, encode_cursor
 from mien.schema import FINAL_STATUSES, JOB_STATUSES, jobs
 
@@ -43,6 +44,8 @@ class Job:
     min_face: int
     provenance: dict[str, Any]
     metadata: dict[str, Any]
+    upload_files: int
+    upload_bytes: int
     counts: dict[str, int]
     times: dict[str, dt.datetime | None]
     stage_seconds: dict[str, float]
@@ -79,14 +82,12 @@ def get_job(db: Database, owner: str, public_id: str) -> Job:
 
 
 def list_jobs(
-    db: Database, owner: str, *, after: str | None = None, limit: int = 50, status: str | None = None
+    db: Database, owner: str, *, after: str | None = None, limit: int = 50, among: JobFilter = ALL_JOBS
 ) -> Page[Job]:
     """The owner's jobs, newest first."""
-    statement = sa.select(jobs).where(jobs.c.owner == owner).order_by(jobs.c.id.desc()).limit(limit + 1)
+    statement = sa.select(jobs).where(*among.conditions(owner)).order_by(jobs.c.id.desc()).limit(limit + 1)
     if after is not None:
         statement = statement.where(jobs.c.id < decode_cursor(after, "jobs", 1)[0])
-    if status is not None:
-        statement = statement.where(jobs.c.status == status)
     with db.read() as connection:
         rows = connection.execute(statement).all()
         now = db.now(connection)
@@ -183,7 +184,8 @@ def _as_job(row: sa.Row[Any], now: dt.datetime) -> Job:
 _PLAIN = (
     "id", "public_id", "owner", "status", "request", "version", "source_type", "source_path", "source_text",
     "recursive", "include", "exclude", "model", "model_revision", "precision", "faces_mode", "detect_size",
-    "min_face_score", "min_face", "provenance", "metadata", "error_code", "error", "notice_code", "notice",
+    "min_face_score", "min_face", "provenance", "metadata", "upload_files", "upload_bytes", "error_code", "error",
+    "notice_code", "notice",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ def provenance(job: Job) -> dict[str, Any]:
         "complete": job.complete,
         "source": {
             "type": job.source_type,
-            "path": job.source_text,
+            "path": job.source_text if job.source_type == "folder" else None,
             "recursive": job.recursive,
             "include": job.include,
             "exclude": job.exclude,

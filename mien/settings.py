@@ -71,6 +71,24 @@ class Settings(BaseSettings):
         None, ge=0, description="Seconds after a job's end at which it is deleted; not set: kept."
     )
 
+    # uploads
+    max_upload_request_bytes: int = Field(
+        8 << 30, ge=1024, description="Largest body of one upload request (images, a zip or a tar), in bytes."
+    )
+    max_upload_files: int = Field(1_000_000, ge=1, description="Most images that may be uploaded into one job.")
+    max_upload_bytes: int = Field(
+        100 << 30, ge=1024, description="Most bytes that may be uploaded into one job, unpacked."
+    )
+    min_free_bytes: int = Field(
+        1 << 30, ge=0, description="Bytes that uploads leave free on the disk of the data folder."
+    )
+    upload_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds of silence after which a half-sent upload is given up."
+    )
+    draft_expiry_s: int = Field(
+        86_400, ge=60, description="Seconds without a new upload after which an unsubmitted job is deleted."
+    )
+
     # single images, classified at once
     predict_timeout_s: float = Field(
         10.0, gt=0, le=60, description="Seconds a single image may take, waiting included."

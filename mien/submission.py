@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +16,13 @@ from mien import __version__
 from mien.database import Database
 from mien.errors import UnprocessableError
 from mien.jobs import Job, get_job
+from mien.ledger.drafts import Arrived
 from mien.ledger.submit import NewJob, earlier_job, submit
 from mien.models import Model, ModelStore
 from mien.pipeline import DECODER, DETECTOR, PIPELINE_VERSION
 from mien.settings import Settings
 from mien.sources import resolve_folder
+from mien.uploads import NewFolder, new_folder
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 METADATA_BYTES = 16_384
@@ -38,6 +42,13 @@ class FolderSource(BaseModel):
     exclude: list[Pattern] = Field([], max_length=100, description="Shell patterns of files to leave out.")
 
 
+class UploadSource(BaseModel):
+    """Images that are uploaded: the job is a draft until ``POST /jobs/{id}/submit``."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["upload"]
+
+
 class JobOptions(BaseModel):
     """How the images are read; what is left out comes from the server's settings."""
 
@@ -55,7 +66,7 @@ class JobRequest(BaseModel):
     """The body of ``POST /api/v1/jobs``."""
 
     model_config = ConfigDict(extra="forbid")
-    source: FolderSource
+    source: FolderSource | UploadSource = Field(discriminator="type")
     model: str | None = Field(None, max_length=300, description="An installed model: name, or name@revision.")
     options: JobOptions = Field(default_factory=JobOptions)
     metadata: dict[str, Any] = Field(default_factory=dict, description="Anything of yours that goes with the job.")
@@ -65,6 +76,19 @@ class JobRequest(BaseModel):
     keep_results: int | None = Field(
         None, ge=0, le=LONGEST_KEEP_S, description="Seconds after the job's end at which the job is deleted."
     )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job's images lie: a folder of the owner's, or the one that takes the uploads."""
+
+    type: Literal["folder", "upload"]
+    path: bytes
+    text: str
+    identity: str
+    recursive: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 def create_job(
@@ -79,31 +103,80 @@ def create_job(
 ) -> tuple[Job, bool]:
     """Write the job; gives it and whether it is new (False: the idempotency key stood for it already).
 
-    ``any_folder`` lets the request name a folder outside the roots: the owner of the data folder may.
+    A job for uploads is a draft. ``any_folder`` lets the request name a folder outside the roots: the owner of the
+    data folder may.
 
     Raises:
         SourceError, ModelError, UnprocessableError: what is wrong with the request, by field.
+    """
+    request_hash = hash_of(request)
+    if idempotency_key and (known := earlier_job(db, owner, idempotency_key, request_hash)):
+        return get_job(db, owner, known), False  # a repeat is answered even if the folder is gone by now
+    if isinstance(request.source, FolderSource):
+        place = _folder_place(request.source, (Path("/"),) if any_folder else settings.roots)
+        new = prepare(settings, store, owner, request, place, key=idempotency_key)
+        public_id, created = submit(db, new)
+    else:
+        with new_folder(settings) as folder:
+            new = prepare(settings, store, owner, request, upload_place(folder), key=idempotency_key)
+            public_id, created = submit(db, new, public_id=folder.public_id, draft=True)
+            folder.kept = created
+    return get_job(db, owner, public_id), created
+
+
+def create_uploaded_job(db: Database, new: NewJob, folder: NewFolder, files: Sequence[Arrived]) -> tuple[Job, bool]:
+    """Write a job together with its images, which lie in ``folder``; gives it and whether it is new.
+
+    Its idempotency key stands for the images, too: the same names with other bytes are another request.
+    """
+    digest = hashlib.sha256(new.request_hash.encode())
+    for file in files:
+        digest.update(len(file.path).to_bytes(4, "big") + file.path + file.sha256)
+    public_id, folder.kept = submit(
+        db, replace(new, request_hash=digest.hexdigest()), public_id=folder.public_id, uploaded=files
+    )
+    return get_job(db, new.owner, public_id), folder.kept
+
+
+def hash_of(request: JobRequest) -> str:
+    """What tells two requests apart under one idempotency key."""
+    return hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+
+
+def upload_place(folder: NewFolder) -> Place:
+    """The folder of a new job's uploads."""
+    return Place("upload", folder.path, "Uploaded images", folder.identity)
+
+
+def _folder_place(source: FolderSource, roots: Sequence[Path]) -> Place:
+    folder, identity = resolve_folder(source.path, roots)
+    text = os.fsdecode(folder).encode("utf-8", "backslashreplace").decode()
+    return Place("folder", folder, text, identity, source.recursive, tuple(source.include), tuple(source.exclude))
+
+
+def prepare(
+    settings: Settings, store: ModelStore, owner: str, request: JobRequest, place: Place, *, key: str | None
+) -> NewJob:
+    """The job as it would be written, completed from the settings and the model.
+
+    Raises:
+        ModelError, UnprocessableError: what is wrong with the request, by field.
     """
     if len(json.dumps(request.metadata)) > METADATA_BYTES:
         raise UnprocessableError(
             f"`metadata` is longer than {METADATA_BYTES} bytes as JSON.", code="metadata_too_large", field="metadata"
         )
-    request_hash = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-    if idempotency_key and (known := earlier_job(db, owner, idempotency_key, request_hash)):
-        return get_job(db, owner, known), False  # a repeat is answered even if the folder is gone by now
-    roots = (Path("/"),) if any_folder else settings.roots
-    folder, identity = resolve_folder(request.source.path, roots)
     model = store.get(request.model or settings.model)
     asked = options_in_force(settings, model, request.options)
-    new = NewJob(
+    return NewJob(
         owner=owner,
-        source_type=request.source.type,
-        source_path=folder,
-        source_text=os.fsdecode(folder).encode("utf-8", "backslashreplace").decode(),
-        source_identity=identity,
-        recursive=request.source.recursive,
-        include=list(request.source.include),
-        exclude=list(request.source.exclude),
+        source_type=place.type,
+        source_path=place.path,
+        source_text=place.text,
+        source_identity=place.identity,
+        recursive=place.recursive,
+        include=list(place.include),
+        exclude=list(place.exclude),
         model=model.name,
         model_revision=model.revision,
         labels=list(model.labels),
@@ -114,14 +187,12 @@ def create_job(
         min_face=asked.min_face,
         fingerprint=_fingerprint(model, asked),
         provenance=_provenance(model, asked),
-        request_hash=request_hash,
+        request_hash=hash_of(request),
         metadata=request.metadata,
-        idempotency_key=idempotency_key,
+        idempotency_key=key,
         keep_images_s=settings.keep_images_s if request.keep_images is None else request.keep_images,
         keep_results_s=settings.keep_results_s if request.keep_results is None else request.keep_results,
     )
-    public_id, created = submit(db, new)
-    return get_job(db, owner, public_id), created
 
 
 class Asked(BaseModel):

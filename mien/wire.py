@@ -34,7 +34,11 @@ class Source(Wire):
     """Where a job's images come from."""
 
     type: str
-    path: str | None = Field(description="The folder on the server, as text; bytes that are not UTF-8 are escaped.")
+    path: str | None = Field(
+        description="The folder on the server, as text; bytes that are not UTF-8 are escaped. Null for uploads."
+    )
+    files: int | None = Field(None, description="Uploaded images that are kept; null for a folder.")
+    bytes: int | None = Field(None, description="Their size; null for a folder.")
     recursive: bool
     include: list[str]
     exclude: list[str]
@@ -119,6 +123,46 @@ class JobStatus(Wire):
         return self.counts.total - self.counts.pending
 
 
+class PageOf(Wire, Generic[T]):
+    """One page of a list."""
+
+    items: list[T]
+    next: str | None = Field(description="Give it as `after` to go on from here.")
+    has_more: bool = Field(description="Whether more is there now.")
+
+
+class UploadedFile(Wire):
+    """An image that has arrived."""
+
+    file: str = Field(description="The path that the client gave it.")
+    bytes: int
+    sha256: str
+    received_at: dt.datetime
+
+
+class UploadPage(PageOf[UploadedFile]):
+    """What has arrived, in path order."""
+
+
+class Skipped(Wire):
+    """A file of an archive that was passed over."""
+
+    file: str
+    reason: Literal["not_an_image", "hidden"]
+
+
+class Received(Wire):
+    """What one upload request brought, and what the job holds now."""
+
+    files: int = Field(description="Images that arrived with this request.")
+    bytes: int
+    replaced: int = Field(description="Those of them that replaced an earlier image of the same path.")
+    skipped: dict[str, int] = Field(description="Files of an archive that were passed over, by reason.")
+    skipped_files: list[Skipped] = Field(description="The first hundred of them.")
+    total_files: int = Field(description="Images that the job holds now.")
+    total_bytes: int
+
+
 class FaceResult(Wire):
     """One face. Boxes are in pixels of the upright image, clipped to it."""
 
@@ -149,12 +193,10 @@ class ImageResult(Wire):
     sequence: list[int] = Field(description="Commit number and position: the order in which results were written.")
 
 
-class PageOf(Wire, Generic[T]):
-    """One page of a list."""
+class JobImageResult(ImageResult):
+    """One image of one of several jobs."""
 
-    items: list[T]
-    next: str | None = Field(description="Give it as `after` to go on from here.")
-    has_more: bool = Field(description="Whether more is there now.")
+    job: str = Field(description="The id of its job.")
 
 
 class JobPage(PageOf[JobStatus]):
@@ -165,8 +207,34 @@ class ResultPage(PageOf[ImageResult]):
     """Results in the order in which they were written: who follows a running job misses none and sees none twice."""
 
 
+class ResultsAcrossPage(PageOf[JobImageResult]):
+    """Results of several jobs: by job, oldest first, then in the order in which they were written."""
+
+
+class FolderSummary(Wire):
+    """A folder of a job, with all below it, in numbers."""
+
+    folder: str = Field(description="Path relative to the source; empty for the source itself.")
+    outcomes: dict[str, int] = Field(description="Images per outcome.")
+    faces: dict[str, int] = Field(description="Faces per label.")
+
+
+class FolderPage(PageOf[FolderSummary]):
+    """The folders directly in a folder, by name."""
+
+
+class OverallSummary(Wire):
+    """Several jobs in numbers."""
+
+    jobs: int
+    faces: dict[str, int] = Field(description="Faces per label.")
+    confidence_histogram: list[int] = Field(description="Faces per confidence, in 20 bins of 0.05 from 0 to 1.")
+    outcomes: dict[str, int] = Field(description="Images per outcome.")
+    errors: dict[str, int] = Field(description="Failed images per error code.")
+
+
 class Summary(Wire):
-    """A job in numbers."""
+    """A job, or a folder of it, in numbers."""
 
     faces: dict[str, int] = Field(description="Faces per label.")
     confidence_histogram: list[int] = Field(description="Faces per confidence, in 20 bins of 0.05 from 0 to 1.")
@@ -195,6 +263,15 @@ class ModelInfo(Wire):
     notes: str
 
 
+class ModelCard(ModelInfo):
+    """An installed model with what its makers say of it."""
+
+    card: str | None = Field(description="The model card (README.md of the model folder), as Markdown.")
+    crop_margin: float = Field(description="Share of the box's longer side that is added on each side of a face.")
+    grey: bool = Field(description="Whether the model sees grey crops.")
+    workers: list[str] = Field(description="Live workers that can serve it.")
+
+
 class ModelList(Wire):
     """The installed models."""
 
@@ -208,7 +285,7 @@ class Worker(Wire):
     host: str
     device: str
     precisions: list[str]
-    models: list[str] = Field(description="Revisions of the models it has loaded.")
+    models: list[str] = Field(description="Revisions of the models that it can serve.")
     engines: int
     state: str
     images_per_s: float | None

@@ -19,7 +19,9 @@ def job_status(job: Job) -> wire.JobStatus:
             "complete": job.complete,
             "source": {
                 "type": job.source_type,
-                "path": job.source_text,
+                "path": job.source_text if job.source_type == "folder" else None,
+                "files": job.upload_files if job.source_type == "upload" else None,
+                "bytes": job.upload_bytes if job.source_type == "upload" else None,
                 "recursive": job.recursive,
                 "include": job.include,
                 "exclude": job.exclude,
@@ -55,6 +57,19 @@ def model_info(model: Model, default: Model) -> wire.ModelInfo:
         height=model.input.height,
         default=(model.name, model.revision) == (default.name, default.revision),
         notes=model.notes,
+    )
+
+
+def model_card(model: Model, default: Model, workers: list[str]) -> wire.ModelCard:
+    """A model with its card as the API gives it."""
+    paper = model.folder / "README.md"
+    card = paper.read_text(encoding="utf-8", errors="replace") if paper.is_file() else None
+    return wire.ModelCard(
+        **model_info(model, default).model_dump(),
+        card=card,
+        crop_margin=model.crop.margin,
+        grey=model.crop.grey,
+        workers=workers,
     )
 
 

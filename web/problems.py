@@ -55,7 +55,7 @@ def install(app: Flask) -> None:
 def on_invalid_request(error: ValidationError) -> Response:
     """The answer to a request whose body or query does not fit its model: the first defect, and all where several."""
     defects = [
-        FieldProblem(field=_field(item["loc"]), detail=item["msg"].removeprefix("Value error, "))
+        FieldProblem(field=_field(item["loc"], item["type"]), detail=item["msg"].removeprefix("Value error, "))
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     ]
     first = defects[0]
@@ -132,5 +132,9 @@ def _on_exception(error: Exception) -> Response:
     return respond(MienError(UNEXPECTED))
 
 
-def _field(location: tuple[int | str, ...]) -> str | None:
+def _field(location: tuple[int | str, ...], kind: str) -> str | None:
+    if kind.startswith("union_tag"):
+        location = (*location, "type")
+    if location[:1] == ("source",) and location[1:2] in (("folder",), ("upload",)):
+        location = location[:1] + location[2:]  # the kind of source is no part of the body
     return ".".join(str(part) for part in location) or None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -138,7 +137,7 @@ class Classifying:
             return None
         spec = self._spec(lease)
         known = find_known(self.db, lease, self.settings.max_file_bytes)
-        tasks = [ImageTask(key=image.id, root=lease.source_path, path=image.path) for image in known.rest(lease)]
+        tasks = [ImageTask(key=image.id, root=lease.source_path, path=image.file) for image in known.rest(lease)]
         results = self.pool.classify(spec, tasks, abort=abort, alone=lease.suspect)
         if any(result.error_code in ("missing", "outside_root") for result in results) and not self._source_is_there(
             lease
@@ -166,7 +165,7 @@ class Classifying:
     def _source_is_there(self, lease: ChunkLease) -> bool:
         if folder_identity(lease.source_path) == lease.source_identity:
             return True
-        self._pause(lease, "source_away", source_away(os.fsdecode(lease.source_path)), give_back=False)
+        self._pause(lease, "source_away", source_away(lease.source_text), give_back=False)
         return False
 
     def _pause(self, lease: ChunkLease, code: str, notice: str, give_back: bool = True) -> None:

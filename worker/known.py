@@ -71,7 +71,7 @@ def find_known(db: Database, lease: ChunkLease, max_file_bytes: int) -> Known:
 
 def _size(lease: ChunkLease, image: LeasedImage) -> int | None:
     try:
-        return os.stat(os.path.join(lease.source_path, image.path), follow_symlinks=False).st_size  # noqa: PTH116, PTH118
+        return os.stat(os.path.join(lease.source_path, image.file), follow_symlinks=False).st_size  # noqa: PTH116, PTH118
     except OSError:
         return None
 
@@ -79,7 +79,7 @@ def _size(lease: ChunkLease, image: LeasedImage) -> int | None:
 def _hash(lease: ChunkLease, image: LeasedImage) -> bytes | None:
     """SHA-256 of the file as it is opened safely below the source, None if it cannot be read."""
     try:
-        descriptor = open_image(lease.source_path, image.path)
+        descriptor = open_image(lease.source_path, image.file)
     except ImageError:
         return None
     digest = hashlib.sha256()

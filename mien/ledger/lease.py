@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mien.database import Database
-from mien.schema import chunks, images, jobs
+from mien.schema import chunks, images, jobs, uploads
 
 CANDIDATE_JOBS = 16
 
@@ -28,11 +28,12 @@ class Taker:
 
 @dataclass(frozen=True)
 class LeasedImage:
-    """One image of a chunk that waits for its outcome."""
+    """One image of a chunk that waits for its outcome. ``file``: where it lies, relative to the job's source path."""
 
     id: int
     position: int
     path: bytes
+    file: bytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ChunkLease:
     token: str
     suspect: bool
     source_path: bytes
+    source_text: str
     source_identity: str
     model: str
     model_revision: str
@@ -88,14 +90,31 @@ def take_chunk(db: Database, taker: Taker, lease_s: float) -> ChunkLease | None:
                     lease_expires_at=now + dt.timedelta(seconds=lease_s),
                 )
             )
-            waiting = connection.execute(
-                sa.select(images.c.id, images.c.position, images.c.path)
-                .where(images.c.chunk_id == chunk.id, images.c.outcome == "pending")
-                .order_by(images.c.position)
-            ).all()
+            waiting = connection.execute(_waiting(job, chunk.id)).all()
             connection.execute(jobs.update().where(jobs.c.id == job.id).values(last_leased_at=now))
             return _as_lease(job, chunk, token, waiting)
     return None
+
+
+def _waiting(job: sa.Row[Any], chunk_id: int) -> sa.Select[Any]:
+    """The images of a chunk without an outcome; those of a job with uploads with the names they are stored under."""
+    statement = (
+        sa.select(images.c.id, images.c.position, images.c.path)
+        .where(images.c.chunk_id == chunk_id, images.c.outcome == "pending")
+        .order_by(images.c.position)
+    )
+    if job.source_type != "upload":
+        return statement
+    return statement.add_columns(uploads.c.stored_name).outerjoin(
+        uploads, sa.and_(uploads.c.job_id == images.c.job_id, uploads.c.path == images.c.path)
+    )
+
+
+def _leased(job: sa.Row[Any], image: sa.Row[Any]) -> LeasedImage:
+    if job.source_type != "upload":
+        return LeasedImage(image.id, image.position, image.path, image.path)
+    # an upload deleted meanwhile has no name any more, and no file has this one: the image is `missing`
+    return LeasedImage(image.id, image.position, image.path, (image.stored_name or "deleted").encode())
 
 
 def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]]:
@@ -136,6 +155,7 @@ def _as_lease(job: sa.Row[Any], chunk: Any, token: str, waiting: Sequence[Any]) 
         token=token,
         suspect=chunk.suspect,
         source_path=row["source_path"],
+        source_text=row["source_text"],
         source_identity=row["source_identity"],
         model=row["model"],
         model_revision=row["model_revision"],
@@ -146,7 +166,7 @@ def _as_lease(job: sa.Row[Any], chunk: Any, token: str, waiting: Sequence[Any]) 
         min_face_score=row["min_face_score"],
         min_face=row["min_face"],
         fingerprint=row["fingerprint"],
-        images=tuple(LeasedImage(image.id, image.position, image.path) for image in waiting),
+        images=tuple(_leased(job, image) for image in waiting),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mien.database import Database
 from mien.errors import UnprocessableError
+from mien.ledger.drafts import Arrived, insert_uploads
 from mien.schema import jobs
 
 
@@ -49,8 +51,20 @@ def new_public_id() -> str:
     return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
 
 
-def submit(db: Database, job: NewJob) -> tuple[str, bool]:
+def submit(
+    db: Database,
+    job: NewJob,
+    *,
+    public_id: str | None = None,
+    draft: bool = False,
+    uploaded: Sequence[Arrived] = (),
+) -> tuple[str, bool]:
     """Write the job as ``queued`` and ask control to expand it. Gives (public id, whether it is new).
+
+    Args:
+        public_id: the id it is to have, where something stands under it already.
+        draft: it takes uploads first, and waits until it is submitted.
+        uploaded: the files that came with it, each path once.
 
     Raises:
         UnprocessableError: ``idempotency_key_reused``, the key stands for another request.
@@ -58,20 +72,28 @@ def submit(db: Database, job: NewJob) -> tuple[str, bool]:
     key = job.idempotency_key
     if key is not None and (earlier := earlier_job(db, job.owner, key, job.request_hash)):
         return earlier, False
-    public_id = new_public_id()
+    public_id = public_id or new_public_id()
     try:
         with db.write() as connection:
             now = db.now(connection)
-            connection.execute(
-                jobs.insert().values(
+            state = (
+                {"status": "draft", "draft_at": now}
+                if draft
+                else {"status": "queued", "queued_at": now, "request": "expand"}
+            )
+            job_id = connection.execute(
+                jobs.insert()
+                .values(
                     public_id=public_id,
-                    status="queued",
-                    request="expand",
                     created_at=now,
-                    queued_at=now,
+                    upload_files=len(uploaded),
+                    upload_bytes=sum(file.size for file in uploaded),
+                    **state,
                     **{name: getattr(job, name) for name in NewJob.__dataclass_fields__},
                 )
-            )
+                .returning(jobs.c.id)
+            ).scalar_one()
+            insert_uploads(connection, job_id, uploaded, now)
     except IntegrityError:
         # another request with the same key won; the unique constraint let exactly one through
         earlier = earlier_job(db, job.owner, key, job.request_hash) if key is not None else None
