@@ -64,6 +64,17 @@ def export_onnx(model: nn.Module, path: Path, *, height: int, width: int) -> Non
         raise ModelError(f"The export to ONNX failed: {reason}", code="export_failed") from None
     finally:
         noisy.setLevel(level)
+    model = onnx.load(str(path))
+    _strip(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def _strip(model: Any) -> None:
+    """Leave out what the exporter notes about its own run (stack traces with paths of this machine)."""
+    parts = [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.functions]
+    for part in [*parts, *model.graph.input, *model.graph.output]:
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def store_shared(source: Path, target: Path, *, weights: Path | None = None, half: bool = True) -> None:

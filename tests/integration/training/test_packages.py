@@ -147,3 +147,11 @@ def test_the_commands_judge_predict_and_install(trained: Path, tmp_path: Path, m
     (row,) = json.loads(answer.stdout)
     assert sum(row["faces"][0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert (tmp_path / "seen" / f"{picture.stem}.explained.jpg").stat().st_size > 1000
+
+
+def test_exports_hold_no_trace_of_the_machine_that_made_them(trained: Path) -> None:
+    for export in (trained / "model").glob("*.onnx"):
+        content = export.read_bytes()
+        assert b"site-packages" not in content
+        assert str(Path.home()).encode() + b"/" not in content
+        assert b"stack_trace" not in content
