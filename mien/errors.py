@@ -115,6 +115,14 @@ class UnavailableError(MienError):
     title = "Mien is not ready"
 
 
+class DeadlineError(MienError):
+    """The answer did not come in the time that was given; trying again may help."""
+
+    code = "deadline"
+    status = 504
+    title = "There was no answer in time"
+
+
 class LeaseLostError(MienError):
     """The lease was taken back: nothing may be written under its fencing token any more."""
 

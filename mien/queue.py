@@ -14,9 +14,10 @@ log = logging.getLogger(__name__)
 EXPAND = "mien.expand"
 PURGE = "mien.purge"
 CLASSIFY = "mien.classify"
+PREDICT = "mien.predict"
 CONTROL_QUEUE = "control"
 CLASSIFY_QUEUES = {"cpu": "classify.cpu", "cuda": "classify.cuda"}
-PREDICT_QUEUE = "predict"
+PREDICT_QUEUES = {"cpu": "predict.cpu", "cuda": "predict.cuda"}
 DOORBELL_EXPIRES_S = 300
 """A doorbell nobody heard for so long means nothing any more: sweep rings again while work is due."""
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import cached_property
 
+import redis
 from celery import Celery
 
 from mien import __version__
@@ -17,11 +18,13 @@ from mien.database import Database
 from mien.errors import MienError
 from mien.heartbeat import BEAT_EVERY_S, beat, leave
 from mien.models import ModelStore
-from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, ring
+from mien.predict import connect
+from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, broker_url, ring
 from mien.resources import resource
 from mien.settings import Settings, load_settings
 from worker.classify import Classifying
 from worker.devices import choose_device, engine_count, precisions_of
+from worker.predict import Predicting
 from worker.supervisor import EnginePool
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,17 @@ class Process:
     def control(self) -> Control:
         """Expansion, purge and sweep."""
         return Control(self.db, self.settings, self.app, self.name, self.stop)
+
+    @cached_property
+    def broker(self) -> redis.Redis:
+        """The broker, for single images."""
+        return connect(broker_url(self.settings))
+
+    @cached_property
+    def predicting(self) -> Predicting:
+        """Single images, with the same engines."""
+        work = self.classifying
+        return Predicting(self.settings, work.pool, work.store, work.device, lambda: self.broker)
 
     @property
     def classifying(self) -> Classifying:

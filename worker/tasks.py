@@ -1,4 +1,4 @@
-"""Every task, each a few lines: the work stands in ``mien.control`` and ``worker.classify``."""
+"""Every task, each a few lines: the work stands in ``mien.control``, ``worker.classify`` and ``worker.predict``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from mien.errors import UnavailableError
-from mien.queue import CLASSIFY, CONTROL_QUEUE, EXPAND, PURGE
+from mien.predict import ImageRequest
+from mien.queue import CLASSIFY, CONTROL_QUEUE, EXPAND, PREDICT, PURGE
 from worker.celery import app
 from worker.process import Process
 
@@ -41,6 +42,12 @@ def purge() -> None:
 def classify() -> None:
     """Take chunks from the ledger until none is due."""
     _calmly(process.classifying.take_until_none)
+
+
+@app.task(name=PREDICT)
+def predict(ticket: str, asked: dict[str, Any]) -> None:
+    """Classify the one image that waits under this ticket in the broker."""
+    process.predicting.answer(ticket, ImageRequest.model_validate(asked))
 
 
 @worker_ready.connect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from mien.queue import CLASSIFY_QUEUES, CONTROL_QUEUE, PREDICT_QUEUE
+from mien.queue import CLASSIFY_QUEUES, CONTROL_QUEUE, PREDICT_QUEUES
 
 CONTROL_THREADS = 4
 PREDICT_THREADS = 2
@@ -20,7 +20,7 @@ def web() -> list[str]:
 def worker(device: str, chunks_in_flight: int) -> list[str]:
     """A worker for one device class, ``cpu`` or ``cuda``."""
     threads = chunks_in_flight + PREDICT_THREADS
-    queues = f"{CLASSIFY_QUEUES[device]},{PREDICT_QUEUE}"
+    queues = f"{CLASSIFY_QUEUES[device]},{PREDICT_QUEUES[device]}"
     return [*_CELERY, "--concurrency", str(threads), "-Q", queues, "-n", "worker@%h"]
 
 

@@ -118,23 +118,30 @@ def _check(lease: ChunkLease, outcomes: Sequence[ImageOutcome]) -> None:
 
 def _face_rows(lease: ChunkLease, outcome: ImageOutcome) -> Iterable[dict[str, Any]]:
     for number, face in enumerate(outcome.faces):
-        top = max(range(len(lease.labels)), key=face.probabilities.__getitem__)
         yield {
             "image_id": outcome.image_id,
             "number": number,
             "job_id": lease.job_id,
             "chunk_id": lease.chunk_id,
-            "x": round(face.x, BOX_DIGITS),
-            "y": round(face.y, BOX_DIGITS),
-            "width": round(face.width, BOX_DIGITS),
-            "height": round(face.height, BOX_DIGITS),
-            "score": None if face.score is None else round(face.score, PROBABILITY_DIGITS),
-            "emotion": lease.labels[top],
-            "confidence": round(face.probabilities[top], PROBABILITY_DIGITS),
-            "probabilities": {
-                label: round(p, PROBABILITY_DIGITS) for label, p in zip(lease.labels, face.probabilities, strict=True)
-            },
+            **face_values(face, lease.labels),
         }
+
+
+def face_values(face: FaceOutcome, labels: Sequence[str]) -> dict[str, Any]:
+    """A face as it is kept and shown: rounded, with its most probable label."""
+    top = max(range(len(labels)), key=face.probabilities.__getitem__)
+    return {
+        "x": round(face.x, BOX_DIGITS),
+        "y": round(face.y, BOX_DIGITS),
+        "width": round(face.width, BOX_DIGITS),
+        "height": round(face.height, BOX_DIGITS),
+        "score": None if face.score is None else round(face.score, PROBABILITY_DIGITS),
+        "emotion": labels[top],
+        "confidence": round(face.probabilities[top], PROBABILITY_DIGITS),
+        "probabilities": {
+            label: round(p, PROBABILITY_DIGITS) for label, p in zip(labels, face.probabilities, strict=True)
+        },
+    }
 
 
 def _counted(
