@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import struct
@@ -13,9 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from worker.messages import MAX_MESSAGE_BYTES, unpack
+
+log = logging.getLogger(__name__)
 
 SOCKET_BUFFER = 256 << 10
 SEND_TIMEOUT_S = 5
@@ -91,12 +95,17 @@ class EngineProcess:
         return self._tail.decode(errors="replace").strip()
 
     def _read(self) -> None:
-        with contextlib.suppress(EOFError, OSError, ValueError):
+        try:
             while True:
                 self._on_message(self, unpack(self._pipe.recv_bytes(MAX_MESSAGE_BYTES)))
+        except (EOFError, OSError):
+            pass  # it ended, or is about to
+        except Exception:
+            log.exception("Engine %d said something that makes no sense and is ended.", self.pid)
+            self.kill()
         try:
             code = self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:  # it closed its pipe, or said nonsense, and lives on
+        except subprocess.TimeoutExpired:  # it closed its pipe and lives on
             self.kill()
             code = self._process.wait()
         self._stderr.join(timeout=1)
@@ -117,7 +126,7 @@ def _environment() -> dict[str, str]:
     return {
         **os.environ,
         **dict.fromkeys(_ONE_THREAD, "1"),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join([path for path in sys.path if path] + [str(Path(__file__).parents[1])]),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "MALLOC_ARENA_MAX": "2",

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,6 +21,7 @@ from PIL import Image
 from mien.errors import ModelError
 from mien.models import load_model
 from tests.support.tiny_model import expected, make_tiny_model
+from worker.engine_process import EngineProcess
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.supervisor import Aborted, EnginePool, EngineStartError
 
@@ -210,6 +212,7 @@ def test_an_engine_that_grew_is_replaced_between_images(spec: EngineSpec, folder
 
 ORPHAN_SCRIPT = """
 import sys, threading, time
+from worker.engine_process import EngineProcess
 from worker.messages import EngineSpec, ImageTask
 from worker.supervisor import EnginePool
 folder, revision, images = sys.argv[1:]
@@ -252,6 +255,26 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_an_engine_that_says_nonsense_is_ended_and_replaced(
+    spec: EngineSpec, folder: Path, pool: EnginePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = EnginePool._on_message
+    lies = iter([{"kind": "begin"}, {"kind": "result", "key": "?"}])  # fields are missing, or of the wrong type
+
+    def hear(self: EnginePool, process: EngineProcess, content: dict[str, Any]) -> None:
+        if content["kind"] == "begin":
+            content = next(lies, content)
+        honest(self, process, content)
+
+    wait_for(lambda: len(pool.engines()) == 2 and all(engine.ready for engine in pool.engines()))
+    before = {engine.pid for engine in pool.engines()}
+    for slot in pool._slots:
+        assert slot.process is not None
+        slot.process._on_message = hear.__get__(pool)
+    check_all_exact(pool.classify(spec, make_tasks(folder)))
+    wait_for(lambda: len(before & {engine.pid for engine in pool.engines()}) <= 1)
 
 
 def test_engines_that_cannot_start_say_why(
