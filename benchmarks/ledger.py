@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from mien.aggregates import summary
 from mien.control import Control
 from mien.database import Database
 from mien.export import csv_lines, jsonl_lines
@@ -25,7 +26,7 @@ from mien.ledger.lease import ChunkLease, Taker, take_chunk
 from mien.ledger.submit import NewJob, submit
 from mien.migrate import migrate
 from mien.queue import create_celery
-from mien.results import results_page, summary
+from mien.results import results_page
 from mien.settings import load_settings
 from mien.sources import folder_identity
 

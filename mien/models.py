@@ -183,8 +183,13 @@ class ModelStore:
 
     def _write_ref(self, file: str, model: Model) -> None:
         fresh = self.directory / f".{file}.{os.getpid()}"
-        fresh.write_text(f"{model.name}@{model.revision}\n")
-        fresh.replace(self.directory / file)
+        try:
+            fresh.write_text(f"{model.name}@{model.revision}\n")
+            fresh.replace(self.directory / file)
+        except OSError as error:
+            raise ModelError(
+                f"The choice cannot be written into {str(self.directory)!r}: {error.strerror}.", code="model_store"
+            ) from None
 
     @staticmethod
     def _shown(pairs: Pairs) -> str:

@@ -123,6 +123,21 @@ class JobStatus(Wire):
         return self.counts.total - self.counts.pending
 
 
+class Prediction(Wire):
+    """One image that was classified at once."""
+
+    outcome: Literal["ok", "no_face"]
+    width: int
+    height: int
+    bytes: int
+    format: str
+    sha256: str
+    model: UsedModel
+    options: UsedOptions
+    faces: list[FaceResult]
+    stage_seconds: StageSeconds
+
+
 class PageOf(Wire, Generic[T]):
     """One page of a list."""
 

@@ -1,4 +1,4 @@
-"""The API: submit, watch, change and read jobs; models and workers. Every view is a few lines over ``mien``."""
+"""The API: submit, watch, change and read jobs. Every view is a few lines over ``mien``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from flask_openapi.blueprint import APIBlueprint
 from pydantic import BaseModel
 
 from mien import wire
-from mien.heartbeat import live_workers
+from mien.aggregates import summary
 from mien.jobs import Job, get_job, list_jobs, request_cancel, request_delete, request_retry
 from mien.provenance import bibtex, methods_sentence, provenance
 from mien.queue import EXPAND, PURGE
-from mien.results import results_page, summary
+from mien.results import results_page
 from mien.submission import JobRequest, create_job
 from web import answers
 from web.auth import caller
 from web.json_body import require_json
 from web.long_poll import etag_of, wait_for_news
-from web.openapi import ETAG, LOCATION, RETRY_AFTER, SECURITY, json_answer, problems
+from web.openapi import ETAG, FORM, LOCATION, RETRY_AFTER, SECURITY, SUBMIT_BODY, json_answer, problems
 from web.schemas import (
     JobHeader,
     JobPath,
@@ -26,6 +26,7 @@ from web.schemas import (
     NoQuery,
     ResultsQuery,
     SubmitHeader,
+    SummaryQuery,
 )
 from web.services import services
 
@@ -42,7 +43,7 @@ api = APIBlueprint(
 
 @api.before_request
 def _read_body() -> None:
-    if request.endpoint == "api.submit_job":
+    if request.endpoint == "api.submit_job" and request.mimetype != FORM:  # web.uploads takes forms
         require_json()
 
 
@@ -51,13 +52,16 @@ def _read_body() -> None:
     operation_id="submit_job",
     responses={
         202: json_answer(wire.JobStatus, "Accepted; the work goes on behind.", LOCATION | RETRY_AFTER | ETAG),
-        **problems(403, 413, 415, 422),
+        **problems(403, 404, 413, 415, 422, 507),
     },
+    request_body=SUBMIT_BODY,
 )
 def submit_job(body: JobRequest, header: SubmitHeader, query: NoQuery) -> Response:
-    """Submit a folder on the server.
+    """Submit a folder on the server, make a draft for uploads, or send up to 1,000 images with the job.
 
-    Answers as soon as the job is written down. One Idempotency-Key makes one job, however often it is repeated.
+    Answers as soon as the job is written down. One Idempotency-Key makes one job, however often it is repeated. As
+    `multipart/form-data` the first part is the job in JSON; each other part is an image, and the job is made, filled
+    and submitted in one step, or not at all.
     """
     parts, who = services(), caller()
     job, created = create_job(
@@ -71,7 +75,7 @@ def submit_job(body: JobRequest, header: SubmitHeader, query: NoQuery) -> Respon
     )
     if created:
         parts.doorbell.ring(EXPAND)
-    answer = _accepted(job)
+    answer = accepted(job)
     if not created:
         answer.headers["Idempotent-Replayed"] = "true"
     return answer
@@ -83,8 +87,11 @@ def submit_job(body: JobRequest, header: SubmitHeader, query: NoQuery) -> Respon
     responses={200: json_answer(wire.JobPage, "A page of jobs, newest first."), **problems()},
 )
 def jobs(query: JobsQuery) -> Response:
-    """List your jobs, newest first."""
-    page = list_jobs(services().db, caller().owner, after=query.after, limit=query.limit, status=query.status)
+    """List your jobs, newest first.
+
+    `metadata.KEY=VALUE` keeps those whose metadata holds that plain value under that key.
+    """
+    page = list_jobs(services().db, caller().owner, after=query.after, limit=query.limit, among=query.among)
     items = [answers.job_status(job) for job in page.items]
     return as_json(wire.JobPage(items=items, next=page.next, has_more=page.has_more))
 
@@ -120,17 +127,8 @@ def results(path: JobPath, query: ResultsQuery) -> Response:
     `next` is always given: ask again with it to follow a running job. A retried image comes again, later; its later
     row replaces the earlier.
     """
-    page = results_page(
-        services().db,
-        _job(path.job_id),
-        after=query.after,
-        limit=query.limit,
-        emotion=query.emotion or query.label,
-        outcome=query.outcome,
-        min_confidence=query.min_confidence,
-        max_confidence=query.max_confidence,
-        prefix=query.prefix,
-    )
+    job = _job(path.job_id)
+    page = results_page(services().db, job, after=query.after, limit=query.limit, wanted=query.wanted)
     return as_json(wire.ResultPage.model_validate({"items": page.items, "next": page.next, "has_more": page.has_more}))
 
 
@@ -139,9 +137,10 @@ def results(path: JobPath, query: ResultsQuery) -> Response:
     operation_id="get_summary",
     responses={200: json_answer(wire.Summary, "The job in numbers."), **problems(404)},
 )
-def job_summary(path: JobPath, query: NoQuery) -> Response:
-    """Count faces per label, images per outcome and error, and confidence in 20 bins."""
-    return as_json(wire.Summary.model_validate(summary(services().db, _job(path.job_id))))
+def job_summary(path: JobPath, query: SummaryQuery) -> Response:
+    """Count faces per label, images per outcome and error, and confidence in 20 bins; of the job, or of one folder."""
+    found = summary(services().db, _job(path.job_id), folder=query.folder)
+    return as_json(wire.Summary.model_validate(found))
 
 
 @api.get(
@@ -183,7 +182,7 @@ def cancel(path: JobPath, query: NoQuery) -> Response:
     """End a job early. Images without an outcome become `cancelled`."""
     job = request_cancel(services().db, caller().owner, path.job_id)
     services().doorbell.ring(PURGE)
-    return _accepted(job)
+    return accepted(job)
 
 
 @api.post(
@@ -198,7 +197,7 @@ def retry(path: JobPath, query: NoQuery) -> Response:
     """Try the failed images of a job again, and only those."""
     job = request_retry(services().db, caller().owner, path.job_id)
     services().doorbell.ring(EXPAND)
-    return _accepted(job)
+    return accepted(job)
 
 
 @api.delete(
@@ -213,31 +212,7 @@ def delete(path: JobPath, query: NoQuery) -> Response:
     """Delete a job and everything of it."""
     job = request_delete(services().db, caller().owner, path.job_id)
     services().doorbell.ring(PURGE)
-    return _accepted(job)
-
-
-@api.get(
-    "/models",
-    operation_id="list_models",
-    tags=[{"name": "system", "description": "Models, workers, health."}],
-    responses={200: json_answer(wire.ModelList, "The installed models."), **problems(422)},
-)
-def models(query: NoQuery) -> Response:
-    """List the installed models."""
-    store, default = services().store, services().settings.model
-    chosen = store.get(default)
-    return as_json(wire.ModelList(items=[answers.model_info(model, chosen) for model in store.list()]))
-
-
-@api.get(
-    "/workers",
-    operation_id="list_workers",
-    tags=[{"name": "system", "description": "Models, workers, health."}],
-    responses={200: json_answer(wire.WorkerList, "The live workers."), **problems()},
-)
-def workers(query: NoQuery) -> Response:
-    """List the workers that live, with what each can do."""
-    return as_json(wire.WorkerList(items=[answers.worker(info) for info in live_workers(services().db)]))
+    return accepted(job)
 
 
 def as_json(model: BaseModel, status: int = 200) -> Response:
@@ -251,7 +226,8 @@ def _job(job_id: str) -> Job:
     return get_job(services().db, caller().owner, job_id)
 
 
-def _accepted(job: Job) -> Response:
+def accepted(job: Job) -> Response:
+    """The job as a 202, with its address."""
     answer = _with_state(as_json(answers.job_status(job), 202), job)
     answer.headers["Location"] = url_for("api.job_status", job_id=job.public_id)
     answer.headers["Retry-After"] = str(RETRY_AFTER_S)

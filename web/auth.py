@@ -17,11 +17,12 @@ from flask import Flask, Request, Response, g, redirect, request, session, url_f
 from flask.sessions import SecureCookieSessionInterface
 
 from mien.database import Database
-from mien.errors import SettingsError, UnauthorizedError
-from mien.keys import AS_SET, LOCAL_OWNER, Limits, Scope, any_key, authenticate
+from mien.errors import ForbiddenError, SettingsError, UnauthorizedError
+from mien.keys import AS_SET, LOCAL_OWNER, Limits, Scope, allows, any_key, authenticate
 from mien.local_token import is_local_token
 from mien.settings import Settings
 from web.problems import wants_page
+from web.security import SAFE_METHODS
 from web.services import services
 
 ALWAYS_OPEN = frozenset({"health.healthz", "static", "pages.sign_in", "pages.sign_in_submit"})
@@ -62,6 +63,8 @@ def install(app: Flask, settings: Settings) -> None:
             return None
         try:
             g.caller = identify(settings, services().db)
+            if request.method not in SAFE_METHODS:
+                require_scope("submit")
         except UnauthorizedError:
             if wants_page() and request.method == "GET":
                 session.clear()
@@ -73,6 +76,19 @@ def install(app: Flask, settings: Settings) -> None:
 def caller() -> Caller:
     """Who asks this request."""
     return cast(Caller, g.caller)
+
+
+def require_scope(needed: Scope) -> None:
+    """Refuse a caller whose key opens less than that.
+
+    Raises:
+        ForbiddenError: ``scope_needed``.
+    """
+    if not allows(caller().scope, needed):
+        raise ForbiddenError(
+            f"This key may only {caller().scope}; one made by `mien keys create NAME --scope {needed}` may do this.",
+            code="scope_needed",
+        )
 
 
 def identify(settings: Settings, db: Database) -> Caller:

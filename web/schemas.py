@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from mien.errors import InvalidRequestError
 from mien.export import MAX_PART
-from mien.results import MAX_LIMIT
+from mien.job_filter import JobFilter
+from mien.results import MAX_LIMIT, ResultFilter
 from mien.wire import EndedOutcome, Status
 
 MAX_WAIT_S = 30
+METADATA_PREFIX = "metadata."
 
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
@@ -29,6 +32,19 @@ class JobPath(BaseModel):
     """The job in an address."""
 
     job_id: str = Field(description="The job's id, as POST /api/v1/jobs gave it.", max_length=64)
+
+
+class ModelPath(BaseModel):
+    """The model in an address."""
+
+    name: str = Field(description="`default`, a name, `name@revision`, or a revision.", max_length=300)
+
+
+class ModelChoice(BaseModel):
+    """A model to take."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = Field(min_length=1, max_length=300, description="An installed model: name, or name@revision.")
 
 
 class SubmitHeader(BaseModel):
@@ -50,12 +66,51 @@ class JobHeader(BaseModel):
     if_none_match: str | None = Field(None, alias="If-None-Match", description="The ETag of an earlier answer.")
 
 
-class JobsQuery(Query):
-    """Which jobs."""
+class AmongJobs(BaseModel):
+    """Which jobs. Besides these parameters, ``metadata.KEY=VALUE`` finds jobs by a plain value of their metadata."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: Status | None = Field(None, description="Only jobs in this state.")
+    model: str | None = Field(
+        None, max_length=300, description="Only jobs of this model: `name`, `name@revision`, or a revision."
+    )
+    created_after: AwareDatetime | None = Field(None, description="Only jobs made at this time or later.")
+    created_before: AwareDatetime | None = Field(None, description="Only jobs made before this time.")
+    finished_after: AwareDatetime | None = Field(None, description="Only jobs that ended at this time or later.")
+    finished_before: AwareDatetime | None = Field(None, description="Only jobs that ended before this time.")
+
+    @model_validator(mode="after")
+    def _only_metadata_besides(self) -> Self:
+        for name in self.model_extra or {}:
+            if not name.startswith(METADATA_PREFIX) or name == METADATA_PREFIX:
+                # not a ValueError: those of a whole model name no field
+                raise InvalidRequestError(
+                    f"`{name}`: there is no such parameter; metadata is searched by `metadata.KEY=VALUE`.", field=name
+                )
+        return self
+
+    @property
+    def among(self) -> JobFilter:
+        """As the ledger takes it."""
+        return JobFilter(
+            status=self.status,
+            model=self.model,
+            created_after=self.created_after,
+            created_before=self.created_before,
+            finished_after=self.finished_after,
+            finished_before=self.finished_before,
+            metadata={
+                name.removeprefix(METADATA_PREFIX): str(value) for name, value in (self.model_extra or {}).items()
+            },
+        )
+
+
+class JobsQuery(AmongJobs):
+    """Which jobs, and how many."""
 
     after: Cursor | None = Field(None, description="`next` of the page before.")
     limit: int = Field(50, ge=1, le=MAX_LIMIT, description="Jobs on a page.")
-    status: Status | None = Field(None, description="Only jobs in this state.")
 
 
 class JobQuery(Query):
@@ -71,7 +126,7 @@ class JobQuery(Query):
     )
 
 
-class ResultsQuery(Query):
+class WantedResults(BaseModel):
     """Which results. Filters on faces keep an image when one of its faces meets all of them."""
 
     after: Cursor | None = Field(None, description="`next` of the page before.")
@@ -84,13 +139,49 @@ class ResultsQuery(Query):
     prefix: str | None = Field(None, max_length=2000, description="Only files whose path begins so.")
 
     @model_validator(mode="after")
-    def _sensible(self) -> ResultsQuery:
+    def _sensible(self) -> Self:
         if self.emotion is not None and self.label is not None and self.emotion != self.label:
             raise ValueError("`label` and `emotion` are two names of one filter; give one of them")
         low, high = self.min_confidence, self.max_confidence
         if low is not None and high is not None and low > high:
             raise ValueError("`min_confidence` is above `max_confidence`: no face could meet both")
         return self
+
+    @property
+    def wanted(self) -> ResultFilter:
+        """As the ledger takes it."""
+        return ResultFilter(
+            emotion=self.emotion or self.label,
+            outcome=self.outcome,
+            min_confidence=self.min_confidence,
+            max_confidence=self.max_confidence,
+            prefix=self.prefix,
+        )
+
+
+class ResultsQuery(WantedResults):
+    """Which results of a job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ResultsAcrossQuery(WantedResults, AmongJobs):
+    """Which results of which jobs."""
+
+
+class SummaryQuery(Query):
+    """What is summed up."""
+
+    folder: str = Field(
+        "", max_length=2000, description="Only what lies in this folder (relative to the source) and below."
+    )
+
+
+class FoldersQuery(SummaryQuery):
+    """Which folders."""
+
+    after: str | None = Field(None, min_length=1, max_length=4000, description="`next` of the page before.")
+    limit: int = Field(100, ge=1, le=MAX_LIMIT, description="Folders on a page.")
 
 
 class ExportQuery(Query):

@@ -7,9 +7,9 @@ import time
 from collections import OrderedDict
 from typing import Any
 
+from mien.aggregates import summary
 from mien.database import Database
 from mien.jobs import Job
-from mien.results import summary
 
 KEPT = 256
 REST = 20
@@ -20,7 +20,7 @@ _kept: OrderedDict[tuple[str, str], tuple[int, float, dict[str, Any]]] = Ordered
 
 
 def recent_summary(db: Database, job: Job) -> dict[str, Any]:
-    """:func:`mien.results.summary`, exact for an ended job, up to ``REST`` times its own cost old for a running one."""
+    """:func:`mien.aggregates.summary`, up to ``REST`` times its own cost old while the job runs."""
     key = (str(db.url), job.public_id)
     with _lock:
         found = _kept.get(key)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from mien.database import Database
 from mien.errors import UnprocessableError
 from mien.ledger.drafts import Arrived, insert_uploads
+from mien.ledger.metadata import write_metadata
 from mien.schema import jobs
 
 
@@ -94,6 +95,7 @@ def submit(
                 .returning(jobs.c.id)
             ).scalar_one()
             insert_uploads(connection, job_id, uploaded, now)
+            write_metadata(connection, job_id, job.metadata)
     except IntegrityError:
         # another request with the same key won; the unique constraint let exactly one through
         earlier = earlier_job(db, job.owner, key, job.request_hash) if key is not None else None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mien.aggregates import summary
 from mien.database import Database
 from mien.errors import InvalidRequestError
 from mien.export import csv_columns, csv_lines, errors_csv_lines, images_csv_lines, jsonl_lines
@@ -18,7 +19,7 @@ from mien.jobs import Job, get_job, request_retry
 from mien.ledger.commit import ImageOutcome, commit_chunk
 from mien.ledger.lease import LeasedImage, take_chunk
 from mien.provenance import bibtex, methods_sentence, provenance
-from mien.results import results_page, summary
+from mien.results import ResultFilter, results_page
 from tests.support.ledger import LABELS, bad, control, expanded_job, face, ok, taker, work_off
 
 ODD_NAMES = [
@@ -88,7 +89,7 @@ def test_filters(db: Database, tmp_path: Path) -> None:
     job = get_job(db, "local", public_id)
 
     def files(**filters: object) -> list[str]:
-        return sorted(item["file"] for item in results_page(db, job, limit=100, **filters).items)  # type: ignore[arg-type]
+        return sorted(item["file"] for item in results_page(db, job, limit=100, wanted=ResultFilter(**filters)).items)  # type: ignore[arg-type]
 
     assert files(outcome="no_face") == ["00001.jpg", "00011.jpg"]
     assert files(outcome="failed") == ["00002.jpg", "00012.jpg"]
