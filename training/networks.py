@@ -141,9 +141,11 @@ def resize_positions(model: nn.Module, image_size: int) -> None:
     owner.position_embeddings = nn.Parameter(fresh)  # type: ignore[union-attr]
     config.image_size = image_size
     for module in model.modules():
-        if hasattr(module, "image_size") and hasattr(module, "num_patches"):
-            module.image_size = (image_size, image_size)  # type: ignore[assignment]
-            module.num_patches = new * new  # type: ignore[assignment]
+        if "image_size" in vars(module):  # the architectures keep copies of it, as a number or as a pair
+            pair = isinstance(vars(module)["image_size"], (tuple, list))
+            vars(module)["image_size"] = (image_size, image_size) if pair else image_size
+        if "num_patches" in vars(module):
+            vars(module)["num_patches"] = new * new
 
 
 def encoder_layers(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
