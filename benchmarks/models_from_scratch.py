@@ -86,10 +86,8 @@ def main(folder: Path, runs: tuple[Path, ...], out: Path | None) -> None:
             f"| {100 * row['balanced_accuracy']:.1f}% ({100 * b[0]:.1f} to {100 * b[1]:.1f}) "
             f"| {row['parameters'] / 1e6:.2f} M | {row['images_per_s']:.0f} | {row['training_steps'] * 64:,} |"
         )
-    print(
     chance = 100 / len(rows[0]["per_label"])
     print(f"| the majority label alone | {100 * rows[0]['majority']:.1f}% | {chance:.1f}% | | | |")
-    )
     print(f"| the original | {100 * ORIGINAL['accuracy']:.1f}% | {100 * ORIGINAL['balanced_accuracy']:.1f}% | | | |")
     for other in rows[1:]:
         test = mcnemar(rows[0]["truth"], rows[0]["predicted"], other["predicted"])
