@@ -23,8 +23,6 @@ from worker.messages import EngineSpec, ImageResult, ImageTask, pack_image, pack
 from worker.queueing import Hand, Item, Queue
 from worker.verdicts import GUILTY, judge
 
-__all__ = ["Aborted", "EnginePool", "EngineStartError", "EngineStatus"]
-
 log = logging.getLogger(__name__)
 
 BATCHES = {"cpu": 8, "cuda": 64}
@@ -317,10 +315,7 @@ class EnginePool:
         slot.start_at = time.monotonic() + min(0.1 * 2**slot.failed_starts, LONGEST_PAUSE_S)
         if slot.failed_starts < STARTS_BEFORE_GIVING_UP or any(s.ready for s in self._slots):
             return
-        error = EngineStartError(
-            f"An engine ended {slot.failed_starts} times before it was ready (code {code}). Its last lines: "
-            f"{process.last_lines()[-1500:] or 'none'}"
-        )
+        error = _start_error(f"An engine ended {slot.failed_starts} times before it was ready", process, code)
         for request in list(self._queue.requests):
             self._queue.fail(request, error)
         self._changed.notify_all()
@@ -330,13 +325,7 @@ class EnginePool:
         if self._load_ends[number] < LOADS_BEFORE_GIVING_UP:
             return
         del self._load_ends[number]
-        self._fail_spec(
-            number,
-            EngineStartError(
-                f"The model ends every engine that loads it (code {code}). The last lines: "
-                f"{process.last_lines()[-1500:] or 'none'}"
-            ),
-        )
+        self._fail_spec(number, _start_error("The model ends every engine that loads it", process, code))
 
     # the watcher's own thread -----------------------------------------------------------------------------------------
 
@@ -405,3 +394,7 @@ class EnginePool:
                 if slot.process is process and slot.killed_for is None:
                     slot.killed_for = "memory"
                     process.kill()
+
+
+def _start_error(what: str, process: EngineProcess, code: int) -> EngineStartError:
+    return EngineStartError(f"{what} (code {code}). Its last lines: {process.last_lines()[-1500:] or 'none'}")
