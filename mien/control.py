@@ -16,7 +16,7 @@ from mien.database import Database
 from mien.errors import LeaseLostError
 from mien.heartbeat import WorkerInfo, live_workers
 from mien.ledger.expand import begin_expansion, finish_expansion, write_slice
-from mien.ledger.lease import due_precisions
+from mien.ledger.lease import Due, due_jobs
 from mien.ledger.purge import delete_job_row, delete_slice, end_pending_slice
 from mien.ledger.retry import begin_retry, finish_retry, retry_slice
 from mien.ledger.sweep import take_back_expired
@@ -72,12 +72,12 @@ class Control:
             if wanted and not waiting(self.app, CONTROL_QUEUE):
                 ring(self.app, task, CONTROL_QUEUE)
         workers = live_workers(self.db)
-        due = due_precisions(self.db)
-        for job_id, precision in due:
-            if not any(precision in worker.precisions for worker in workers):
-                set_notice(self.db, job_id, "no_worker", _no_worker(precision, workers))
+        due = due_jobs(self.db)
+        for job in due:
+            if held := held_up(job, workers):
+                set_notice(self.db, job.job_id, *held)
         if due:
-            ring_workers(self.app, workers, {precision for _, precision in due}, self.settings.chunks_in_flight)
+            ring_workers(self.app, workers, {job.precision for job in due}, self.settings.chunks_in_flight)
 
     def _each_job(self, work: Callable[[JobLease], bool], *, purge: bool) -> None:
         stuck: set[int] = set()  # what cannot go on now is left to the next sweep, or this would spin
@@ -221,10 +221,21 @@ def source_away(folder: str) -> str:
     )
 
 
-def _no_worker(precision: str, workers: list[WorkerInfo]) -> str:
-    if not workers:
-        return "No worker is running; the job waits until one starts."
-    return f"No running worker gives the precision {precision}; the job waits until one does."
+def held_up(job: Due, workers: Iterable[WorkerInfo]) -> tuple[str, str] | None:
+    """(code, sentence) of the notice for a job that no live worker can serve; None where one can."""
+    alive = list(workers)
+    if not alive:
+        return "no_worker", "No worker is running; the job waits until one starts."
+    able = [worker for worker in alive if job.precision in worker.precisions]
+    if not able:
+        return "no_worker", f"No running worker gives the precision {job.precision}; the job waits until one does."
+    if not any(job.model_revision in worker.models for worker in able):
+        return (
+            "no_worker_for_model",
+            f"No running worker has the model {job.model}, revision {job.model_revision[:12]}"
+            f" ({job.precision}); install it where they run with `mien models add`, or start one that has it.",
+        )
+    return None
 
 
 def _no_images(folder: str, skipped: int, recursive: bool) -> str:

@@ -50,6 +50,10 @@ class ModelStore:
         """All installed models, by name, the revision installed last first."""
         return [self._load(name, revision) for name, revision in self._installed()]
 
+    def revisions(self) -> set[str]:
+        """The revisions of all installed models, without reading them."""
+        return {revision for _, revision in self._installed()}
+
     def get(self, ref: str) -> Model:
         """The model for ``default``, ``name``, ``name@revision`` or ``revision`` (8 hex digits or more, if unique).
 

@@ -102,7 +102,7 @@ class Classifying:
         with self._lock:
             self._away = {job: until for job, until in self._away.items() if until > now}
             away = tuple(self._away)
-        return Taker(self.name, self.precisions, self.loaded_models(), away)
+        return Taker(self.name, self.precisions, self.store.revisions(), self.loaded_models(), away)
 
     def _work(self, lease: ChunkLease) -> None:
         abort = threading.Event()

@@ -142,7 +142,7 @@ class Process:
             pid=os.getpid(),
             device=work.device,
             precisions=work.precisions,
-            models=work.loaded_models(),
+            models=work.store.revisions(),
             engines=work.pool.size,
             images_per_s=work.images_per_s(),
             version=__version__,

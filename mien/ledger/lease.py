@@ -22,6 +22,7 @@ class Taker:
 
     name: str
     precisions: Collection[str]
+    models: Collection[str] | None = None  # revisions that are installed here; None: whatever a job asks for
     loaded_models: Collection[str] = ()
     root_gone: Collection[int] = ()  # jobs whose source folder this worker does not see just now
 
@@ -125,12 +126,14 @@ def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]
         .subquery()
     )
     has_due = sa.exists().where(chunks.c.job_id == jobs.c.id, chunks.c.state == "due")
+    installed = sa.true() if taker.models is None else jobs.c.model_revision.in_(list(taker.models))
     statement = (
         sa.select(jobs)
         .outerjoin(in_work, in_work.c.job_id == jobs.c.id)
         .where(
             jobs.c.status.in_(("expanding", "running")),
             jobs.c.precision.in_(list(taker.precisions)),
+            installed,
             jobs.c.id.not_in(list(taker.root_gone)),
             has_due,
         )
@@ -193,11 +196,21 @@ def hand_back(db: Database, lease: ChunkLease) -> None:
         )
 
 
-def due_precisions(db: Database) -> list[tuple[int, str]]:
-    """The jobs with chunks that wait for a worker, each with the precision it asks for."""
-    statement = sa.select(jobs.c.id, jobs.c.precision).where(
+@dataclass(frozen=True)
+class Due:
+    """A job with chunks that wait for a worker, and what that worker has to be able to do."""
+
+    job_id: int
+    precision: str
+    model: str
+    model_revision: str
+
+
+def due_jobs(db: Database) -> list[Due]:
+    """The jobs with chunks that wait for a worker."""
+    statement = sa.select(jobs.c.id, jobs.c.precision, jobs.c.model, jobs.c.model_revision).where(
         jobs.c.status.in_(("expanding", "running")),
         sa.exists().where(chunks.c.job_id == jobs.c.id, chunks.c.state == "due"),
     )
     with db.read() as connection:
-        return [(row.id, row.precision) for row in connection.execute(statement)]
+        return [Due(*row) for row in connection.execute(statement)]
