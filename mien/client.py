@@ -13,7 +13,8 @@ from typing import IO, Any, Literal
 import requests
 
 from mien import errors, wire
-from mien.transport import Transport, path_part
+from mien.client_parts import ClientParts
+from mien.transport import path_part
 
 Download = Literal["results.csv", "results.jsonl", "errors.csv", "images.csv"]
 
@@ -32,7 +33,7 @@ class Saved:
     complete: bool
 
 
-class Client(Transport):
+class Client(ClientParts):
     """Talks to one Mien. Not shared between threads."""
 
     def submit_folder(

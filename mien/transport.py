@@ -23,8 +23,10 @@ _BY_STATUS: dict[int, type[errors.MienError]] = {
     403: errors.ForbiddenError,
     404: errors.NotFoundError,
     409: errors.ConflictError,
+    413: errors.TooLargeError,
     422: errors.UnprocessableError,
     503: errors.UnavailableError,
+    504: errors.DeadlineError,
 }
 
 

@@ -21,6 +21,9 @@ from web.doorbell import Doorbell
 from web.exports import exports
 from web.health import health
 from web.json_body import JsonRequest, StrictJson
+from web.models import models
+from web.predict import predictions
+from web.queries import queries
 from web.services import EXTENSION, Services, Waiting
 
 log = logging.getLogger(__name__)
@@ -29,8 +32,14 @@ ANSWERS: list[type[BaseModel]] = [
     wire.JobStatus,
     wire.JobPage,
     wire.ResultPage,
+    wire.ResultsAcrossPage,
+    wire.Prediction,
     wire.Summary,
+    wire.OverallSummary,
+    wire.FolderPage,
     wire.Citation,
+    wire.ModelInfo,
+    wire.ModelCard,
     wire.ModelList,
     wire.WorkerList,
     wire.Health,
@@ -70,12 +79,13 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         store=ModelStore(settings.models, _shipped_model()),
         doorbell=Doorbell(settings),
         waiting=Waiting(settings.web_threads),
+        predicting=Waiting(settings.web_threads // 2),
     )
     problems.install(app)
     app.after_request(request_id.add_request_id)
     security.install(app, settings)
     auth.install(app, settings)
-    for part in (api, exports, health):
+    for part in (api, exports, queries, models, predictions, health):
         app.register_api(part)
     openapi.install(app, ANSWERS)
     pages.install(app)

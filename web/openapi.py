@@ -58,6 +58,7 @@ _PROBLEMS = {
     415: "The body is not JSON.",
     422: "The request is understood, but cannot be carried out as it stands.",
     503: "A part that Mien needs does not answer just now.",
+    504: "No answer came in time.",
 }
 
 
@@ -90,7 +91,7 @@ def only_problems(*statuses: int) -> dict[str | int, Any]:
     return {
         status: {
             "description": _PROBLEMS[status],
-            "headers": REQUEST_ID | (RETRY_AFTER if status == 503 else {}),
+            "headers": REQUEST_ID | (RETRY_AFTER if status in (503, 504) else {}),
             "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in sorted(set(statuses))

@@ -10,7 +10,14 @@ from flask import Flask, Response, make_response, render_template, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from mien.errors import InvalidRequestError, MienError, SettingsError, UnauthorizedError, UnavailableError
+from mien.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    MienError,
+    SettingsError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from mien.wire import Check, FieldProblem, Problem
 from web.request_id import request_id
 
@@ -76,7 +83,7 @@ def respond(
     else:
         answer = make_response(_json(error, defects, checks), error.status)
         answer.content_type = PROBLEM_JSON
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | DeadlineError):
         answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, UnauthorizedError):
         answer.headers["WWW-Authenticate"] = 'Bearer realm="mien"'

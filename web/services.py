@@ -50,6 +50,8 @@ class Services:
     store: ModelStore
     doorbell: Doorbell
     waiting: Waiting
+    predicting: Waiting
+    """Places for single images: a quarter of the threads, each for a few seconds."""
     is_stopping: Callable[[], bool] = field(default=lambda: False)
     """Whether the server drains: long polls then answer at once (set by ``web.serving``)."""
 
