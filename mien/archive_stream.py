@@ -48,7 +48,7 @@ class Source:
 
     def up_to(self, size: int) -> bytes:
         """``size`` bytes, fewer only at the end."""
-        data = self.read(size)
+        data = self.read(size) if size else b""
         while len(data) < size and (more := self.read(size - len(data))):
             data += more
         return data

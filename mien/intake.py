@@ -16,7 +16,7 @@ from mien.jobs import Job
 from mien.ledger.drafts import Arrived, UploadLimits, not_a_draft, record_uploads
 from mien.paths import exact_name
 from mien.settings import Settings
-from mien.uploads import check_space, checked_path, remove_files, store, uploads_folder
+from mien.uploads import check_space, checked_path, flush, remove_files, store, uploads_folder
 
 SLICE_FILES = 200
 SLICE_BYTES = 64 << 20
@@ -107,8 +107,10 @@ class FormIntake(Intake):
         self._limits.check(self.received.files, self.received.size)
 
     def files(self) -> list[Arrived]:
-        """The images, the last one of each path, in path order."""
+        """The images, safely on the disk: the last one of each path, in path order."""
         latest = {file.path: file for file in self.pending}
+        if latest:
+            flush(self._settings, self._public_id, [file.stored_name for file in latest.values()])
         return [latest[path] for path in sorted(latest)]
 
     def keep(self, kept: list[Arrived]) -> None:
@@ -145,6 +147,7 @@ class DraftIntake(Intake):
 
     def _write_down(self) -> None:
         if self.pending:
+            flush(self._settings, self._public_id, [file.stored_name for file in self.pending])
             done = record_uploads(self._db, self._job_id, self.pending, self._limits)
             self.pending.clear()
             remove_files(uploads_folder(self._settings, self._public_id), done.superseded)

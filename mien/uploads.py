@@ -13,7 +13,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from mien.sources import folder_identity
 log = logging.getLogger(__name__)
 
 BLOCK = 1 << 18
+FLUSH_THREADS = 8
 SPACE_EVERY = 64 << 20
 """After so many bytes the free space is looked at again."""
 PATHS_PER_PAGE = 1000
@@ -208,7 +210,7 @@ def check_space(settings: Settings, needed: int = 0) -> None:
 
 
 def store(settings: Settings, public_id: str, path: bytes, reader: Reader, *, limit: int) -> Arrived:
-    """Write a file as it comes, whole and safely on the disk, or not at all. ``limit``: most bytes.
+    """Write a file as it comes, whole or not at all; :func:`flush` then makes it last. ``limit``: most bytes.
 
     Raises:
         TooLargeError: ``file_too_large``.
@@ -237,11 +239,37 @@ def store(settings: Settings, public_id: str, path: bytes, reader: Reader, *, li
                     check_space(settings, len(block))
                 digest.update(block)
                 _write(file.fileno(), block)
-            _flush(file.fileno())
     except BaseException:
         remove_files(folder, [name])
         raise
     return Arrived(path, name, size, digest.digest())
+
+
+def flush(settings: Settings, public_id: str, stored_names: Sequence[str]) -> None:
+    """Wait until the disk has these files: an upload that was acknowledged survives a power cut.
+
+    Several at once, because waiting for the disk is most of the time that a small file takes.
+
+    Raises:
+        NoSpaceError, NotFoundError, UnavailableError: it has not.
+    """
+    folder = uploads_folder(settings, public_id)
+    with ThreadPoolExecutor(min(len(stored_names), FLUSH_THREADS)) as pool:
+        for _ in pool.map(_flush, [folder / name for name in stored_names]):
+            pass
+
+
+def _flush(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise job_gone() from None
+    except OSError as error:
+        raise _disk_error(error) from None
 
 
 def _blocks(reader: Reader) -> Iterator[bytes]:
@@ -254,14 +282,6 @@ def _write(descriptor: int, block: bytes) -> None:
     try:
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-    except OSError as error:
-        raise _disk_error(error) from None
-
-
-def _flush(descriptor: int) -> None:
-    """Wait until the disk has it: an upload that was acknowledged survives a power cut."""
-    try:
-        os.fsync(descriptor)
     except OSError as error:
         raise _disk_error(error) from None
 

@@ -25,6 +25,16 @@ REQUEST_ID = {
         "schema": {"type": "string"},
     }
 }
+LIMITS = {
+    "RateLimit-Policy": {
+        "description": 'The requests this key may make: `"requests";q=600;w=60`; not there without a limit.',
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": 'The requests left, and the seconds until there are more: `"requests";r=42;t=17`.',
+        "schema": {"type": "string"},
+    },
+}
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before asking again.", "schema": {"type": "integer"}}}
 ETAG = {
     "ETag": {
@@ -48,6 +58,51 @@ NEXT_PART = {
     }
 }
 
+FORM = "multipart/form-data"
+_IMAGES = {
+    "type": "array",
+    "items": {"type": "string", "format": "binary"},
+    "description": "The files, in as many parts of this name; the filename of each is the image's path.",
+}
+SUBMIT_BODY: dict[str, Any] = {
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}},
+        FORM: {
+            "schema": {
+                "type": "object",
+                "required": ["job", "images"],
+                "properties": {"job": {"$ref": "#/components/schemas/JobRequest"}, "images": _IMAGES},
+            },
+            "encoding": {"job": {"contentType": "application/json"}, "images": {"contentType": "image/*"}},
+        },
+    }
+}
+"""What POST /jobs takes."""
+_ARCHIVE = {"schema": {"type": "string", "format": "binary"}}
+ARCHIVE_KINDS = (
+    "application/zip",
+    "application/x-zip-compressed",
+    "application/x-tar",
+    "application/gzip",
+    "application/x-gzip",
+)
+UPLOAD_BODY: dict[str, Any] = {
+    "content": {
+        FORM: {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "images": _IMAGES,
+                    "archive": {"type": "string", "format": "binary", "description": "A zip, a tar or a gzipped tar."},
+                },
+            },
+            "encoding": {"images": {"contentType": "image/*"}},
+        },
+        **dict.fromkeys(ARCHIVE_KINDS, _ARCHIVE),
+    }
+}
+"""What POST /jobs/{job_id}/images takes."""
+
 _PROBLEMS = {
     400: "The request is not valid; `field` says where.",
     401: "An API key is needed.",
@@ -57,6 +112,8 @@ _PROBLEMS = {
     413: "The body is too large.",
     415: "The body is not JSON.",
     422: "The request is understood, but cannot be carried out as it stands.",
+    507: "The disk for uploads is full, or would be.",
+    429: "This is more than the key may do just now.",
     503: "A part that Mien needs does not answer just now.",
     504: "No answer came in time.",
 }
@@ -67,7 +124,7 @@ def json_answer(model: type[BaseModel], description: str, headers: dict[str, Any
     reference = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {
         "description": description,
-        "headers": REQUEST_ID | (headers or {}),
+        "headers": REQUEST_ID | LIMITS | (headers or {}),
         "content": {"application/json": {"schema": reference}},
     }
 
@@ -76,14 +133,14 @@ def file_answer(description: str, *kinds: str) -> dict[str, Any]:
     """A streamed export for an operation's ``responses``."""
     return {
         "description": description,
-        "headers": REQUEST_ID | COMPLETE | NEXT_PART,
+        "headers": REQUEST_ID | LIMITS | COMPLETE | NEXT_PART,
         "content": {kind: {"schema": {"type": "string"}} for kind in kinds},
     }
 
 
 def problems(*statuses: int) -> dict[str | int, Any]:
-    """The errors of an operation that needs a key and the ledger; 400, 401 and 503 can always come."""
-    return only_problems(400, 401, 503, *statuses)
+    """The errors of an operation that needs a key and the ledger; 400, 401, 429 and 503 can always come."""
+    return only_problems(400, 401, 429, 503, *statuses)
 
 
 def only_problems(*statuses: int) -> dict[str | int, Any]:
@@ -91,7 +148,7 @@ def only_problems(*statuses: int) -> dict[str | int, Any]:
     return {
         status: {
             "description": _PROBLEMS[status],
-            "headers": REQUEST_ID | (RETRY_AFTER if status in (503, 504) else {}),
+            "headers": REQUEST_ID | LIMITS | (RETRY_AFTER if status in (429, 503, 504) else {}),
             "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in sorted(set(statuses))

@@ -50,6 +50,8 @@ class Services:
     store: ModelStore
     doorbell: Doorbell
     waiting: Waiting
+    uploading: Waiting
+    """Places for uploads that arrive: fewer than half, so that with every long poll waiting a thread is still free."""
     predicting: Waiting
     """Places for single images: a quarter of the threads, each for a few seconds."""
     is_stopping: Callable[[], bool] = field(default=lambda: False)

@@ -50,7 +50,7 @@ def problem_of(answer: Any, status: int, code: str) -> dict[str, Any]:
         ("POST", "/api/v1/jobs", {"json": FOLDER | {"modle": "x"}}, 400, "invalid_request", "modle"),
         ("POST", "/api/v1/jobs", {"json": FOLDER | {"options": {"face": 1}}}, 400, "invalid_request", "options.face"),
         ("POST", "/api/v1/jobs", {"json": {"source": {"type": "folder"}}}, 400, "invalid_request", "source.path"),
-        ("POST", "/api/v1/jobs", {"json": {"source": {"type": "upload"}}}, 400, "invalid_request", "source.type"),
+        ("POST", "/api/v1/jobs", {"json": {"source": {"type": "zip"}}}, 400, "invalid_request", "source.type"),
         ("POST", "/api/v1/jobs", {"json": FOLDER}, 422, "source_outside_roots", "source.path"),
         ("POST", "/api/v1/jobs?x=1", {"json": FOLDER}, 400, "invalid_request", "x"),
         (
