@@ -58,7 +58,7 @@ def train(recipe: Path, *, run: Path | None, resume: bool, budget: str | None, s
     folder = run or Path("runs") / plan.name
     outcome = Trainer(plan, folder, device=device, say=say).train(resume=resume)
     if not outcome.finished:
-        raise SystemExit(130)
+        click.get_current_context().exit(130)
     say(f"The weights are {outcome.weights}; `mien package {folder} FOLDER` makes a model of them.")
 
 
@@ -110,17 +110,21 @@ def evaluate(
     metavar="DATA[:detect]",
     help="Labelled images to judge it on; the first set the temperature.",
 )
+@click.option("--card", type=FOLDER, metavar="FILE", help="TOML with what the model card says besides figures.")
 @click.option("--install", is_flag=True, help="Install it for jobs at once.")
-def package(run: Path, folder: Path, *, name: str | None, judged: tuple[str, ...], install: bool) -> None:
+def package(
+    run: Path, folder: Path, *, name: str | None, judged: tuple[str, ...], card: Path | None, install: bool
+) -> None:
     """Make the model folder FOLDER of a finished RUN: calibrated, exported, quantised, judged, with its card."""
     _need("torch", "training")
     from training.package import network_of
-    from training.release import Judge, release, write_figures
+    from training.release import Judge, read_card, release, write_figures
 
+    content = read_card(card) if card else None
     judges = [
         Judge(Path(path.removesuffix(":detect")), "detect" if path.endswith(":detect") else "whole") for path in judged
     ]
-    found = release(run, folder, name=name or network_of(run)[1].name, judges=judges, say=say)
+    found = release(run, folder, name=name or network_of(run)[1].name, judges=judges, card=content, say=say)
     write_figures(found, run / "figures.json")
     say(f"{folder}: revision {found.packaged.model.revision[:12]}, {sum(found.packaged.megabytes.values()):.1f} MB")
     if install:
@@ -161,7 +165,7 @@ def predict(
     if as_json:
         show_json(rows)
     if failed:
-        raise SystemExit(3)
+        click.get_current_context().exit(3)
 
 
 def _show_prediction(result: Any) -> None:

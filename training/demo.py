@@ -6,7 +6,7 @@ The faces are drawn here, so that nothing needs to be downloaded; the model know
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +63,10 @@ def demo_recipe(faces: Path) -> Recipe:
     )
 
 
-def draw_faces(folder: Path, *, seed: int = 0) -> None:
-    """Draw ``IMAGES`` faces per label below ``folder``; the same ones for the same seed."""
+def draw_faces(folder: Path, *, images: Mapping[str, int] = IMAGES, seed: int = 0) -> None:
+    """Draw ``images`` faces per split and label below ``folder``; the same ones for the same seed."""
     random = np.random.default_rng(seed)
-    for split, count in IMAGES.items():
+    for split, count in images.items():
         for label in LABELS:
             place = folder / split / label
             place.mkdir(parents=True, exist_ok=True)

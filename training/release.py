@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from training.metrics import Scores, score
 from training.package import Packaged, network_of, package_run
 from training.page import Page
 from training.predictions import Predictions, predict, read_for_judging
+from training.recipe import RecipeError
 from training.split import groups_of, halves
 
 
@@ -88,6 +90,20 @@ def release(
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return Release(made, temperature, figures)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """What a model card says besides its figures: ``about``, ``data``, ``procedure``, ``more`` and a table ``header``.
+
+    Raises:
+        RecipeError: it cannot be read or is not valid TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"The card {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The card {path} is not valid TOML: {error}.") from None
 
 
 def calibrate(model: Model, judge: Judge) -> tuple[float, frozenset[str]]:

@@ -24,7 +24,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training.train import Trainer
 
     folder = tmp_path_factory.mktemp("trained")
-    draw_faces(folder / "faces")
+    draw_faces(folder / "faces", images={"train": 40, "valid": 20})
     recipe = with_length(demo_recipe(folder / "faces"), budget=None, steps=40)
     Trainer(recipe, folder / "run", cache=folder / "cache", device="cpu", say=lambda _: None).train()
     found = release(folder / "run", folder / "model", name="drawn", judges=[Judge(folder / "faces", "whole")])

@@ -73,7 +73,7 @@ def test_evaluation_writes_page_and_json(trained: Path, tmp_path: Path) -> None:
     found = evaluate(model, trained / "faces", other=model)
     write_report(found, tmp_path)
     content = json.loads((tmp_path / "evaluation.json").read_text())
-    assert content["scores"]["images"] == 150
+    assert content["scores"]["images"] == 60
     assert content["comparison"]["mcnemar"]["p_value"] == 1.0
     page = (tmp_path / "evaluation.html").read_text()
     assert page.count("<svg") >= 2
