@@ -10,7 +10,9 @@ import click
 from cli.output import say, show_json, show_table
 
 if TYPE_CHECKING:
-    from mien.keys import KeyInfo
+    from mien.keys import KeyInfo, Scope
+
+LIMIT = click.IntRange(0)
 
 
 @click.group()
@@ -21,15 +23,31 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @click.option("--owner", default="default", show_default=True, help="Whose jobs it sees; keys of one owner share them.")
-def create(name: str, owner: str) -> None:
+@click.option(
+    "--scope",
+    type=click.Choice(["read", "submit", "admin"]),
+    default="submit",
+    show_default=True,
+    help="read: see jobs; submit: make, change and delete them too; admin: also what all owners share.",
+)
+@click.option(
+    "--requests-per-minute", type=LIMIT, help="Requests in a minute. 0: no limit; unset: as `mien settings` says."
+)
+@click.option("--concurrent-jobs", type=LIMIT, help="Unfinished jobs at once.")
+@click.option("--images-per-day", type=LIMIT, help="Images a day, beyond which no job is taken any more.")
+@click.option("--bytes-per-day", type=LIMIT, help="Bytes uploaded a day.")
+def create(name: str, owner: str, scope: Scope, **limits: int | None) -> None:
     """Make a key. It is shown this once and stored only as a hash."""
     from cli.ledger import open_ledger
     from mien import keys as api_keys
     from mien.settings import load_settings
 
     with open_ledger(load_settings()) as db:
-        info, secret = api_keys.create_key(db, name, owner)
-    say(f"Key {info.id} for {info.owner}. Keep it: it is not shown again. Send it as `Authorization: Bearer KEY`.")
+        info, secret = api_keys.create_key(db, name, owner, scope=scope, limits=api_keys.Limits(**limits))
+    say(
+        f"Key {info.id} for {info.owner} ({info.scope}). Keep it: it is not shown again. "
+        "Send it as `Authorization: Bearer KEY`."
+    )
     click.echo(secret)
 
 
@@ -52,9 +70,20 @@ def list_keys(as_json: bool) -> None:
         say("There are no keys; `mien keys create NAME` makes one.")
         return
     rows = [
-        (k.id, k.name, k.owner, f"{k.prefix}...", _day(k.created_at), _day(k.last_used_at), _state(k)) for k in found
+        (
+            k.id,
+            k.name,
+            k.owner,
+            k.scope,
+            f"{k.prefix}...",
+            _limits(k),
+            _day(k.created_at),
+            _day(k.last_used_at),
+            _state(k),
+        )
+        for k in found
     ]
-    show_table(("id", "name", "owner", "key", "made", "used", "state"), rows)
+    show_table(("id", "name", "owner", "scope", "key", "limits", "made", "used", "state"), rows)
 
 
 @keys.command()
@@ -68,6 +97,14 @@ def revoke(key_id: int) -> None:
     with open_ledger(load_settings()) as db:
         info = api_keys.revoke_key(db, key_id)
     say(f"Key {info.id} ({info.name}) opens nothing any more.")
+
+
+def _limits(key: KeyInfo) -> str:
+    """What a key's own limits are, in few words."""
+    words = {"requests_per_minute": "requests/min", "concurrent_jobs": "jobs", "images_per_day": "images/day",
+             "bytes_per_day": "bytes/day"}  # fmt: skip
+    own = ((word, getattr(key.limits, name)) for name, word in words.items())
+    return ", ".join(f"{value:,} {word}" if value else f"any {word}" for word, value in own if value is not None) or "-"
 
 
 def _day(moment: dt.datetime | None) -> str:

@@ -123,6 +123,19 @@ class DeadlineError(MienError):
     title = "There was no answer in time"
 
 
+class LimitError(MienError):
+    """More than this key may do just now; ``retry_after_s`` says when to try again, ``limit`` which one it was."""
+
+    code = "rate_limited"
+    status = 429
+    title = "This is more than the key may do"
+
+    def __init__(self, detail: str, *, code: str, limit: str, retry_after_s: int) -> None:
+        super().__init__(detail, code=code)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
 class LeaseLostError(MienError):
     """The lease was taken back: nothing may be written under its fencing token any more."""
 

@@ -52,6 +52,16 @@ class Settings(BaseSettings):
     url: str = Field("", description="Address of the Mien that the command line talks to; empty means the local one.")
     max_request_bytes: int = Field(64 << 20, ge=1024, description="Largest body of one HTTP request, in bytes.")
 
+    # how much a key may do, unless it was made with limits of its own
+    requests_per_minute: int = Field(0, ge=0, description="Requests a key may make in a minute; 0: no limit.")
+    concurrent_jobs: int = Field(
+        0, ge=0, description="Jobs of an owner that may be unfinished at once, drafts included; 0: no limit."
+    )
+    images_per_day: int = Field(
+        0, ge=0, description="Images of an owner on a day (UTC), beyond which no job is taken any more; 0: no limit."
+    )
+    bytes_per_day: int = Field(0, ge=0, description="Bytes an owner may upload on a day (UTC); 0: no limit.")
+
     # what is asked of the models
     model: str = Field("default", description="Model used when a job names none.")
     precision: Literal["fp32", "bf16", "fp16", "int8"] = Field("fp32", description="Precision when a job names none.")

@@ -15,7 +15,7 @@ from mien.migrate import is_current
 from mien.models import ModelStore
 from mien.resources import MissingResourceError, resource
 from mien.settings import Settings, load_settings
-from web import auth, openapi, pages, problems, request_id, security
+from web import auth, limits, openapi, pages, problems, request_id, security
 from web.api import api
 from web.doorbell import Doorbell
 from web.exports import exports
@@ -25,12 +25,15 @@ from web.models import models
 from web.predict import predictions
 from web.queries import queries
 from web.services import EXTENSION, Services, Waiting
+from web.uploads import uploads
 
 log = logging.getLogger(__name__)
 
 ANSWERS: list[type[BaseModel]] = [
     wire.JobStatus,
     wire.JobPage,
+    wire.UploadPage,
+    wire.Received,
     wire.ResultPage,
     wire.ResultsAcrossPage,
     wire.Prediction,
@@ -79,13 +82,15 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         store=ModelStore(settings.models, _shipped_model()),
         doorbell=Doorbell(settings),
         waiting=Waiting(settings.web_threads),
+        uploading=Waiting(settings.web_threads - 2),
         predicting=Waiting(settings.web_threads // 2),
     )
     problems.install(app)
     app.after_request(request_id.add_request_id)
     security.install(app, settings)
     auth.install(app, settings)
-    for part in (api, exports, queries, models, predictions, health):
+    limits.install(app, settings)
+    for part in (api, uploads, exports, queries, models, predictions, health):
         app.register_api(part)
     openapi.install(app, ANSWERS)
     pages.install(app)

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from mien.errors import (
     DeadlineError,
     InvalidRequestError,
+    LimitError,
     MienError,
     SettingsError,
     UnauthorizedError,
@@ -85,6 +86,8 @@ def respond(
         answer.content_type = PROBLEM_JSON
     if isinstance(error, UnavailableError | DeadlineError):
         answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, LimitError):
+        answer.headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, UnauthorizedError):
         answer.headers["WWW-Authenticate"] = 'Bearer realm="mien"'
     return answer

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import ConflictError, NotFoundError, TooLargeError
+from mien.ledger.usage import add_usage
 from mien.paging import Page, decode_cursor, encode_cursor
 from mien.paths import path_text
 from mien.schema import jobs, uploads
@@ -87,17 +88,18 @@ def record_uploads(db: Database, job_id: int, arrived: Sequence[Arrived], limits
         }
         new = [file for path, file in latest.items() if path not in earlier]
         added = sum(file.size for file in latest.values()) - sum(row.bytes for row in earlier.values())
-        files, size = connection.execute(
+        files, size, owner = connection.execute(
             jobs.update()
             .where(jobs.c.id == job_id)
             .values(upload_files=jobs.c.upload_files + len(new), upload_bytes=jobs.c.upload_bytes + added)
-            .returning(jobs.c.upload_files, jobs.c.upload_bytes)
+            .returning(jobs.c.upload_files, jobs.c.upload_bytes, jobs.c.owner)
         ).one()
         limits.check(files, size)
         now = db.now(connection)
         insert_uploads(connection, job_id, new, now)
         if earlier:
             connection.execute(_REPLACE, [_replacement(row.id, latest[path], now) for path, row in earlier.items()])
+        add_usage(connection, owner, now, size=sum(file.size for file in arrived))
     superseded += [row.stored_name for row in earlier.values()]
     return Recorded(len(new), len(earlier), tuple(superseded), files, size)
 

@@ -11,6 +11,7 @@ from mien.batches import batched
 from mien.database import Database
 from mien.ledger.counters import move_counters
 from mien.ledger.tallies import recount
+from mien.ledger.usage import add_usage
 from mien.ledger.work import JobLease, check_still_wanted
 from mien.paths import path_text
 from mien.schema import MAX_PATH_BYTES, chunks, images, jobs
@@ -56,6 +57,8 @@ def write_slice(db: Database, lease: JobLease, paths: Sequence[bytes], skipped: 
         row = move_counters(connection, lease.job_id, now, moved | {"commits": 1 if too_long else 0})
         if too_long:
             _write_too_long(connection, lease.job_id, row.commits, too_long)
+        owner = connection.execute(sa.select(jobs.c.owner).where(jobs.c.id == lease.job_id)).scalar_one()
+        add_usage(connection, owner, now, images=len(new))
 
 
 def finish_expansion(db: Database, lease: JobLease, notice: str | None) -> str:

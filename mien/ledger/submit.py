@@ -15,6 +15,7 @@ from mien.database import Database
 from mien.errors import UnprocessableError
 from mien.ledger.drafts import Arrived, insert_uploads
 from mien.ledger.metadata import write_metadata
+from mien.ledger.usage import add_usage
 from mien.schema import jobs
 
 
@@ -96,6 +97,8 @@ def submit(
             ).scalar_one()
             insert_uploads(connection, job_id, uploaded, now)
             write_metadata(connection, job_id, job.metadata)
+            if uploaded:
+                add_usage(connection, job.owner, now, size=sum(file.size for file in uploaded))
     except IntegrityError:
         # another request with the same key won; the unique constraint let exactly one through
         earlier = earlier_job(db, job.owner, key, job.request_hash) if key is not None else None

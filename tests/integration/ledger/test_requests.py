@@ -10,13 +10,14 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import ConflictError, NotFoundError, UnprocessableError
-from mien.jobs import get_job, list_jobs, request_cancel, request_delete, request_retry
+from mien.jobs import get_job, list_jobs, request_cancel, request_retry
 from mien.keys import any_key, authenticate, create_key, list_keys, revoke_key
 from mien.ledger.cache import look_up, may_have
 from mien.ledger.commit import commit_chunk
 from mien.ledger.lease import hand_back, renew_chunk, take_chunk
 from mien.ledger.submit import submit
 from mien.ledger.work import fail_job
+from mien.receipts import request_delete
 from mien.schema import metadata
 from tests.support.ledger import (
     assert_exact,
@@ -188,7 +189,7 @@ def test_delete_deletes_every_row(db: Database, tmp_path: Path) -> None:
     control(db).purge()
     with db.read() as connection:
         left = {t.name: connection.execute(sa.select(sa.func.count()).select_from(t)).scalar_one()
-                for t in metadata.sorted_tables}  # fmt: skip
+                for t in metadata.sorted_tables if t.name != "usage"}  # fmt: skip
     assert not any(left.values()), left
 
 
