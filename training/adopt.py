@@ -19,6 +19,7 @@ from training.card import adopted_card
 from training.package import Packaged, write_package
 from training.predictions import predict, read_for_judging
 from training.processor import input_spec_of
+from training.quiet import quiet
 from worker.faces import model_input
 
 DEFAULT_MARGIN = 0.1
@@ -172,6 +173,7 @@ def load_strict(folder: Path, origin: str) -> nn.Module:
     """
     from transformers import AutoModelForImageClassification  # noqa: PLC0415 - slow to import
 
+    quiet()
     try:
         model, info = AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,

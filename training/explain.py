@@ -15,6 +15,7 @@ from mien.errors import ModelError
 from mien.images import RGB
 from mien.model_folder import Model
 from training.answer import Answer
+from training.quiet import quiet
 from worker.faces import Face, crop_side, model_input
 
 Heat = npt.NDArray[np.float32]
@@ -26,6 +27,7 @@ class Explainer:
     def __init__(self, model: Model) -> None:
         from transformers import AutoModelForImageClassification  # noqa: PLC0415 - slow to import
 
+        quiet()
         self.model = model
         network = AutoModelForImageClassification.from_pretrained(
             model.folder, local_files_only=True, dtype=torch.float32, attn_implementation="eager"

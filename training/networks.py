@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from mien.errors import ModelError
+from training.quiet import quiet
 from training.recipe import ModelPart, expand
 
 
@@ -56,6 +57,7 @@ def load_classifier(source: str, *, labels: tuple[str, ...] | None = None, image
     """
     from transformers import AutoConfig, AutoModelForImageClassification  # noqa: PLC0415 - slow to import
 
+    quiet()
     folder, _, commit = expand(source, "source").partition("@")
     if Path(folder).is_dir() and not (Path(folder) / "config.json").exists():
         model = _bare_dinov2(Path(folder), labels)

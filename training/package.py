@@ -22,6 +22,7 @@ from training.data import require_training, scan, usable
 from training.networks import build_network
 from training.onnx_export import check_export, export_onnx, store_shared
 from training.quantise import quantise
+from training.quiet import quiet
 from training.recipe import Recipe, make_recipe
 from worker.faces import model_input
 
@@ -239,9 +240,7 @@ def preprocessor_config(spec: InputSpec) -> dict[str, Any]:
 
 def _write_weights(model: nn.Module, folder: Path, *, half: bool) -> None:
     """With ``half`` the model itself takes the rounded values, so that all that follows judges what is shipped."""
-    from transformers.utils import logging as hf_logging  # noqa: PLC0415
-
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    quiet()
     if half:
         model.half()
     try:
