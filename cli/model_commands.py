@@ -91,6 +91,7 @@ def evaluate(
     s = found.scores
     say(f"accuracy {100 * s.accuracy:.2f}% ({100 * s.accuracy_interval[0]:.1f} to {100 * s.accuracy_interval[1]:.1f})")
     say(f"balanced accuracy {100 * s.balanced_accuracy:.2f}%, macro F1 {s.macro_f1:.3f}, log loss {s.log_loss:.3f}")
+    say(f"(the most frequent label alone: {100 * s.majority_accuracy:.2f}%)")
     if found.comparison:
         say(
             f"beside {compare}: {found.comparison['accuracy_other']:.4f}, "

@@ -186,6 +186,8 @@ def _summary(found: Evaluation) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [
         ("accuracy", s.accuracy, _interval(s.accuracy_interval)),
         ("balanced accuracy", s.balanced_accuracy, _interval(s.balanced_accuracy_interval)),
+        ("accuracy of the most frequent label alone", s.majority_accuracy, ""),
+        ("balanced accuracy of any label alone", 1 / max(1, sum(1 for x in s.per_label if x.images)), ""),
         ("macro F1", s.macro_f1, ""),
         ("macro precision", s.macro_precision, ""),
         ("macro recall", s.macro_recall, ""),

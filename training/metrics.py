@@ -57,6 +57,8 @@ class Scores:
     macro_recall: float
     """Macro figures are means over the labels that occur."""
     macro_auc: float | None
+    majority_accuracy: float
+    """What naming the most frequent label every time would reach; its balanced accuracy is 1 / labels that occur."""
     log_loss: float
     ece: float
     """Expected calibration error against the one label, 15 bins."""
@@ -94,6 +96,7 @@ def score(probabilities: Floats, truth: Ints, labels: tuple[str, ...], *, seed: 
         macro_precision=float(np.mean([precision[i] for i in present])) if present else float("nan"),
         macro_recall=float(np.mean([recall[i] for i in present])) if present else float("nan"),
         macro_auc=float(np.mean(found_aucs)) if found_aucs else None,
+        majority_accuracy=float(np.bincount(truth[known]).max() / len(truth)) if known.any() else 0.0,
         log_loss=float(log_loss(t, p, labels=range(len(labels)))) if len(t) else float("nan"),
         ece=expected_calibration_error(p, t) if len(t) else float("nan"),
         per_label=tuple(

@@ -28,6 +28,7 @@ def test_scores_of_a_case_worked_out_by_hand() -> None:
     found = score(p, truth, LABELS)
     assert found.accuracy == pytest.approx(3 / 5)  # an image of an unknown label is an error
     assert found.unknown == 1
+    assert found.majority_accuracy == pytest.approx(3 / 5)
     assert found.balanced_accuracy == pytest.approx((1 + 2 / 3) / 2)
     assert found.per_label[1].precision == 1.0
     assert found.per_label[1].recall == pytest.approx(2 / 3)
