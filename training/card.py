@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.calibrate import VoteCalibration
-from training.metrics import Scores
-
 if TYPE_CHECKING:
     from training.adopt import Int8Cost
+    from training.calibrate import VoteCalibration
+    from training.metrics import Scores
     from training.package import Packaged
 
 _LIMITS = """## Intended use and limits

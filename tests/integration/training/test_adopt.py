@@ -1,6 +1,8 @@
 """Adding strangers' checkpoints: what is taken, and what is refused with which reason."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from mien.errors import ModelError
 from tests.support.labelled import labelled_folder
+from tests.support.machine import ROOT
 from training.adopt import adopt
 from training.data import scan
 from worker.classifier import OnnxClassifier
@@ -123,3 +126,8 @@ def test_a_processor_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
 def test_a_source_must_be_a_folder_or_a_commit(tmp_path: Path, source: str, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         adopt(source, tmp_path / "model")
+
+
+def test_adding_a_checkpoint_needs_the_packages_of_its_extra_only() -> None:
+    code = "import sys, training.adopt; sys.exit(bool({'sklearn', 'scipy', 'torchmetrics'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
