@@ -75,25 +75,39 @@ def outputs_of(csv: str | None, jsonl: str | None, images_csv: str | None, error
     return outputs
 
 
+def job_options(command: Any) -> Any:
+    """The options of a job on a folder, for ``classify`` and ``upload``."""
+    for option in reversed(_JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+_JOB_OPTIONS = (
+    click.option("--recursive/--no-recursive", default=True, show_default=True, help="Walk sub-folders too."),
+    click.option("--include", multiple=True, metavar="PATTERN", help="Files to take, instead of by ending: '*.jpg'."),
+    click.option(
+        "--exclude", multiple=True, metavar="PATTERN", help="Files to leave out: 'thumbs/*'. May be repeated."
+    ),
+    click.option("--model", help="An installed model: NAME or NAME@REVISION. See `mien models`."),
+    click.option(
+        "--faces",
+        type=click.Choice(["detect", "whole"]),
+        default="detect",
+        show_default=True,
+        help="Find faces, or classify each image as it is (folders of crops).",
+    ),
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), help="Precision of the model."),
+    click.option("--detect-size", type=int, metavar="PIXELS", help="Longer side at which faces are looked for."),
+    click.option("--min-face-score", type=float, metavar="SCORE", help="Lowest detector score that counts as a face."),
+    click.option("--min-face", type=int, metavar="PIXELS", help="Smallest face that counts, by its shorter side."),
+    click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job. May be repeated."),
+)
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @output_options
-@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Walk sub-folders too.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Files to take, instead of by ending: '*.jpg'.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Files to leave out: 'thumbs/*'. May be repeated.")
-@click.option("--model", help="An installed model: NAME or NAME@REVISION. See `mien models`.")
-@click.option(
-    "--faces",
-    type=click.Choice(["detect", "whole"]),
-    default="detect",
-    show_default=True,
-    help="Find faces, or classify each image as it is (folders of crops).",
-)
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), help="Precision of the model.")
-@click.option("--detect-size", type=int, metavar="PIXELS", help="Longer side at which faces are looked for.")
-@click.option("--min-face-score", type=float, metavar="SCORE", help="Lowest detector score that counts as a face.")
-@click.option("--min-face", type=int, metavar="PIXELS", help="Smallest face that counts, by its shorter side.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Kept with the job. May be repeated.")
+@job_options
 def classify(
     folder: Path,
     *,
@@ -120,9 +134,9 @@ def classify(
 
     settings = load_settings()
     path = _folder(folder, settings)
-    extras = _metadata(metadata)
+    extras = metadata_of(metadata)
     outputs = outputs_of(csv, jsonl, images_csv, errors_csv) or outputs_of("results.csv", None, None, None)
-    with _stop_on_term(), working_mien(settings) as client:
+    with stop_on_term(), working_mien(settings) as client:
         job = client.submit_folder(
             path, recursive=recursive, include=include, exclude=exclude, metadata=extras, **options
         )
@@ -268,7 +282,8 @@ def _folder(folder: Path, settings: Settings) -> str:
     return str(path)
 
 
-def _metadata(pairs: Sequence[str]) -> dict[str, str]:
+def metadata_of(pairs: Sequence[str]) -> dict[str, str]:
+    """What ``--metadata`` gives."""
     found = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -293,7 +308,7 @@ class ToldToStop(KeyboardInterrupt):
 
 
 @contextmanager
-def _stop_on_term() -> Iterator[None]:
+def stop_on_term() -> Iterator[None]:
     """Within the block SIGTERM is an exception, so that what was started is also stopped."""
 
     def stop(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -20,7 +20,10 @@ import click
 from mien import __version__
 from mien.errors import MienError
 
-MODULES = ("cli.classify", "cli.run", "cli.jobs", "cli.doctor", "cli.operate", "cli.keys", "cli.model_commands")
+MODULES = (
+    *("cli.classify", "cli.run", "cli.jobs", "cli.upload"),
+    *("cli.doctor", "cli.operate", "cli.keys", "cli.model_commands"),
+)
 """Each has a list ``commands``. Their own imports are light; what is heavy is imported inside the commands."""
 CTRL_C = 130
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

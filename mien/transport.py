@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -16,6 +18,14 @@ M = TypeVar("M", bound=wire.Wire)
 T = TypeVar("T", bound="Transport")
 
 TIMEOUT_S = 30.0
+RETRIES = 4
+"""Times that one request is repeated at most."""
+LONGEST_PAUSE_S = 60.0
+"""A server that wants a longer pause (a quota of the day) is not waited for: its error is raised at once."""
+_FIRST_PAUSE_S = 0.2
+_REFUSED = (429, 503)
+"""The request was not carried out: it may be repeated."""
+_REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
 
 _BY_STATUS: dict[int, type[errors.MienError]] = {
     400: errors.InvalidRequestError,
@@ -27,6 +37,7 @@ _BY_STATUS: dict[int, type[errors.MienError]] = {
     422: errors.UnprocessableError,
     503: errors.UnavailableError,
     504: errors.DeadlineError,
+    507: errors.NoSpaceError,
 }
 
 
@@ -37,20 +48,32 @@ class Transport:
         url: the front end's address, as ``http://127.0.0.1:8616``.
         key: an API key or the local token; None where the front end is open (loopback without keys).
         timeout_s: seconds to wait for an answer to begin.
+        retries: how often a request that was refused for now (429, 503) or got no answer is repeated, with pauses as
+            the server's Retry-After says, else growing ones. Only what may be repeated is, and a server that never
+            answered is not waited for.
     """
 
-    def __init__(self, url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S, retries: int = RETRIES
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise errors.SettingsError(f"{url!r} is not the address of a Mien; write it like http://127.0.0.1:8616.")
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
+        self.retries = retries
+        self._met = False
+        self._key = key
         self._http = requests.Session()
         self._http.headers["User-Agent"] = f"mien/{__version__}"
         # an explicit hook: a ~/.netrc entry would otherwise replace the Authorization header
         self._http.auth = _bearer(key)
         if _is_loopback(parts.hostname):
             self._http.trust_env = False  # a proxy has no business between this machine and itself
+
+    def twin(self: T) -> T:
+        """Another client of the same Mien, for another thread."""
+        return type(self)(self.url, self._key, timeout_s=self.timeout_s)
 
     def is_alive(self) -> bool:
         """Whether a Mien answers at this address."""
@@ -91,8 +114,51 @@ class Transport:
         stream: bool = False,
         timeout_s: float | None = None,
     ) -> requests.Response:
+        """The answer to a request, repeated where that is right.
+
+        Raises:
+            MienError: what the server answered; UnavailableError: it did not.
+        """
+        again = data is None or isinstance(data, bytes | str)
+        safe = again and (method in _REPEATABLE or "Idempotency-Key" in (headers or {}))
+        for attempt in range(self.retries + 1):
+            pause = _FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 - apart, not secret
+            try:
+                answer = self._ask_once(
+                    method, path, params=params, json=json, data=data, headers=headers, stream=stream,
+                    timeout_s=timeout_s,
+                )  # fmt: skip
+            except errors.UnavailableError as error:
+                if attempt == self.retries or not safe or not self._met or error.code != "no_server":
+                    raise
+                time.sleep(pause)
+                continue
+            self._met = True
+            if answer.status_code in _REFUSED and attempt < self.retries and (safe or answer.status_code == 429):
+                asked = _pause_asked(answer)
+                if again and asked is not None and asked <= LONGEST_PAUSE_S:
+                    answer.close()
+                    time.sleep(max(asked, pause))
+                    continue
+            break
+        if answer.status_code >= requests.codes.multiple_choices and answer.status_code != requests.codes.not_modified:
+            raise _rebuilt(answer, self.url)
+        return answer
+
+    def _ask_once(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None,
+        json: object,
+        data: Any,
+        headers: Mapping[str, str] | None,
+        stream: bool,
+        timeout_s: float | None,
+    ) -> requests.Response:
         try:
-            answer = self._http.request(
+            return self._http.request(
                 method,
                 f"{self.url}/api/v1{path}",
                 params={name: value for name, value in (params or {}).items() if value is not None},
@@ -105,9 +171,6 @@ class Transport:
             )
         except requests.RequestException as error:
             raise _nobody(self.url, error) from None
-        if answer.status_code >= requests.codes.multiple_choices and answer.status_code != requests.codes.not_modified:
-            raise _rebuilt(answer, self.url)
-        return answer
 
     def _read(self, model: type[M], answer: requests.Response) -> M:
         try:
@@ -120,6 +183,12 @@ class Transport:
             return answer.json()
         except (requests.RequestException, ValueError):
             raise _not_mien(self.url) from None
+
+
+def _pause_asked(answer: requests.Response) -> float | None:
+    """Seconds in Retry-After; None where the server gives none (then it is no refusal for now, or not Mien's)."""
+    given = answer.headers.get("Retry-After", "")
+    return float(given) if given.isdecimal() else None
 
 
 def _bearer(key: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
@@ -166,6 +235,9 @@ def _rebuilt(answer: requests.Response, url: str) -> errors.MienError:
         if answer.status_code in (502, 503, 504):
             return errors.UnavailableError(f"Mien at {url} is not ready ({answer.status_code}).")
         return _not_mien(url)
+    if answer.status_code == requests.codes.too_many_requests:
+        pause = int(_pause_asked(answer) or 0)
+        return errors.LimitError(problem.detail, code=problem.code, limit=problem.code, retry_after_s=pause)
     kind = _BY_STATUS.get(answer.status_code, errors.MienError)
     if kind is errors.UnprocessableError and problem.field:
         kind = {"source": errors.SourceError, "model": errors.ModelError}.get(problem.field.split(".")[0], kind)
