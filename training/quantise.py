@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,3 @@ def quantise(source: Path, target: Path, pixels: npt.NDArray[np.float32], *, red
             )
     finally:
         root.setLevel(level)
-
-
-def spread(items: Sequence[int], count: int) -> list[int]:
-    """``count`` positions spread evenly over ``items``."""
-    return [items[round(i * (len(items) - 1) / max(1, count - 1))] for i in range(min(count, len(items)))]

@@ -91,3 +91,23 @@ def test_bare_weights_of_another_head_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="neither"):
         load_classifier(str(tmp_path / "empty"), labels=("a", "b"))
+
+
+def test_pruning_takes_out_the_layer_that_is_missed_least(tmp_path: Path) -> None:
+    from training.prune import prune
+
+    model = load_classifier(str(backbone("dinov2", tmp_path / "dinov2")), labels=("a", "b")).eval()
+    _, _, layers = encoder_layers(model)
+    for parameter in layers[2].parameters():  # a layer that adds nothing to the residual stream
+        torch.nn.init.zeros_(parameter)
+    for i in (0, 1, 3):
+        for name, parameter in layers[i].named_parameters():
+            if "lambda1" in name:
+                torch.nn.init.constant_(parameter, 3.0)
+    pixels = torch.randn(12, 3, 32, 32)
+    truth = logits_of(model, pixels).argmax(dim=1)
+    found = prune(model, pixels, truth, keep=2)
+    assert [len(chosen) for chosen, _, _ in found] == [4, 3, 2]
+    assert found[0][2] == found[1][2] == 1.0
+    assert found[1][0] == (0, 1, 3)
+    assert len(encoder_layers(model)[2]) == 2
