@@ -70,6 +70,7 @@ class Transport:
         self._http.auth = _bearer(key)
         if _is_loopback(parts.hostname):
             self._http.trust_env = False  # a proxy has no business between this machine and itself
+            self._http.headers["Accept-Encoding"] = "identity"  # packing costs more than this way
 
     def twin(self: T) -> T:
         """Another client of the same Mien, for another thread."""
