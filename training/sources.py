@@ -84,7 +84,7 @@ def open_sources(recipe: Recipe, cache: Path, *, say: Callable[[str], None] = la
             found = split_off_valid(found, seed=recipe.run.seed)  # noqa: PLW2901
             sources.notes.append(f"{part.root.name}: no valid split; one image in ten was set aside, by label.")
         train_items = require_training(found, labels)
-        valid_items = tuple(item for item in found.splits["valid"] if item.label)
+        valid_items = tuple(item for item in found.splits["valid"] if item.label in labels)
         size, grey = recipe.model.image_size, recipe.model.grey
         canvas = CanvasSpec(_canvas_size(part, size), CANVAS_MARGIN, part.faces == "detect", grey)
         exact = CanvasSpec(size, sum(part.margin) / 2, part.faces == "detect", grey)

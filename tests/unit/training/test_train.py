@@ -190,3 +190,14 @@ def test_every_recipe_of_ours_is_valid(path: Path) -> None:
 
 def test_durations() -> None:
     assert [parse_duration(text) for text in ("90m", "1.5h", "45s", "1h30m")] == [5400, 5400, 45, 5400]
+
+
+def test_a_recipe_for_some_labels_leaves_the_others_out(tmp_path: Path) -> None:
+    root = labelled_folder(
+        tmp_path / "data", {f"{split}/{label}": 4 for split in ("train", "valid") for label in "abc"}
+    )
+    recipe = make_recipe({**tiny_recipe(root).model_dump(), "labels": ("c", "a")})
+    found = trainer(recipe, tmp_path / "run").sources
+    assert found.labels == ("c", "a")
+    assert {item.label for item in (*found.train[0].canvases.items, *found.valid[0].canvases.items)} == {"a", "c"}
+    assert sorted(found.valid[0].labels.tolist()) == [0] * 4 + [1] * 4
