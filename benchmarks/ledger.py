@@ -20,12 +20,13 @@ from mien.aggregates import summary
 from mien.control import Control
 from mien.database import Database
 from mien.export import csv_lines, jsonl_lines
-from mien.jobs import get_job, request_delete
+from mien.jobs import get_job
 from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
 from mien.ledger.lease import ChunkLease, Taker, take_chunk
 from mien.ledger.submit import NewJob, submit
 from mien.migrate import migrate
 from mien.queue import create_celery
+from mien.receipts import request_delete
 from mien.results import results_page
 from mien.settings import load_settings
 from mien.sources import folder_identity

@@ -140,11 +140,13 @@ def delete(job_ids: tuple[str, ...], yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete {count(len(job_ids), 'job')} with all results?", abort=True, err=True)
     with working_mien(load_settings()) as client:
-        for job_id in job_ids:
-            client.delete(job_id)
-        for job_id in job_ids:
+        receipts = [client.delete(job_id).id for job_id in job_ids]
+        for job_id, receipt in zip(job_ids, receipts, strict=True):
             _await(lambda job_id=job_id: _is_gone(client, job_id), f"Job {job_id} is being deleted; it takes longer.")  # type: ignore[misc]
-            say(f"Job {job_id} is deleted.")
+            gone = client.receipt(receipt).deleted
+            say(
+                f"Job {job_id} is deleted: {count(gone.images, 'image')}, {count(gone.faces, 'face')} (receipt {receipt})."
+            )
 
 
 @click.command()

@@ -1,13 +1,15 @@
-"""Parts of :class:`mien.client.Client`: single images."""
+"""Parts of :class:`mien.client.Client`: single images, and deleting."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from mien import wire
-from mien.transport import Transport
+from mien import errors, wire
+from mien.transport import Transport, path_part
 
 PREDICT_TIMEOUT_S = 90.0
 """Longer than any front end lets a single image take (MIEN_PREDICT_TIMEOUT_S)."""
@@ -46,3 +48,40 @@ class ClientParts(Transport):
         headers = {"Content-Type": "application/octet-stream"}
         answer = self._ask("POST", "/predict", params=query, data=data, headers=headers, timeout_s=PREDICT_TIMEOUT_S)
         return self._read(wire.Prediction, answer)
+
+    def delete(self, job_id: str) -> wire.Receipt:
+        """Ask for the job and everything of it to be deleted; soon after it is unknown."""
+        return self._read(wire.Receipt, self._ask("DELETE", f"/jobs/{path_part(job_id)}"))
+
+    def delete_images(self, job_id: str, *files: str) -> wire.Receipt:
+        """Ask for single images of a job to be deleted (up to 100), by the ``file`` that results give them."""
+        path = f"/jobs/{path_part(job_id)}/images"
+        return self._read(wire.Receipt, self._ask("DELETE", path, params={"path": list(files)}))
+
+    def delete_content(self, sha256: str) -> wire.Receipt:
+        """Ask for every image with this SHA-256 (hexadecimal) in all of the owner's jobs to be deleted."""
+        return self._read(wire.Receipt, self._ask("POST", "/deletions", json={"sha256": sha256}))
+
+    def receipt(self, receipt_id: str) -> wire.Receipt:
+        """What a deletion has deleted so far, and whether it is done."""
+        return self._read(wire.Receipt, self._ask("GET", f"/receipts/{path_part(receipt_id)}"))
+
+    def receipts(self) -> Iterator[wire.Receipt]:
+        """The receipts of this owner's deletions, newest first."""
+        for page in self._pages(wire.ReceiptPage, "/receipts", {"limit": 100}):
+            yield from page.items
+
+    def wait_for_receipt(self, receipt_id: str, timeout_s: float = 60.0) -> wire.Receipt:
+        """The receipt once it is finished.
+
+        Raises:
+            DeadlineError: it is not, after ``timeout_s``; the deletion goes on.
+        """
+        until = time.monotonic() + timeout_s
+        pause = 0.05
+        while (receipt := self.receipt(receipt_id)).finished_at is None:
+            if time.monotonic() > until:
+                raise errors.DeadlineError(f"The deletion of receipt {receipt_id} goes on; look again later.")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+        return receipt

@@ -13,11 +13,13 @@ import sqlalchemy as sa
 from celery import Celery
 
 from mien.database import Database
+from mien.erasure import Eraser, open_erasures
 from mien.errors import LeaseLostError
 from mien.heartbeat import WorkerInfo, live_workers
 from mien.ledger.expand import begin_expansion, finish_expansion, write_slice
 from mien.ledger.lease import Due, due_jobs
 from mien.ledger.purge import delete_job_row, delete_slice, end_pending_slice
+from mien.ledger.retention import expire_results
 from mien.ledger.retry import begin_retry, finish_retry, retry_slice
 from mien.ledger.sweep import take_back_expired
 from mien.ledger.work import (
@@ -60,15 +62,17 @@ class Control:
         self._each_job(self._expand_or_retry, purge=False)
 
     def purge(self) -> None:
-        """Cancel and delete until no job waits for it; give the pending images of failed jobs their outcome."""
+        """Cancel and delete until nothing waits for it; give the pending images of failed jobs their outcome."""
         self._each_job(self._end_or_delete, purge=True)
+        Eraser(self.db, self.settings, self.stop.is_set).carry_out()
 
     def sweep(self) -> None:
         """Take back expired leases, ring where work is due, and say on a job what holds it back."""
         take_back_expired(self.db)
         sweep_uploads(self.db, self.settings)
+        expire_results(self.db)
         expand, purge = waits_for_control(self.db)
-        for wanted, task in ((expand, EXPAND), (purge, PURGE)):
+        for wanted, task in ((expand, EXPAND), (purge or open_erasures(self.db), PURGE)):
             if wanted and not waiting(self.app, CONTROL_QUEUE):
                 ring(self.app, task, CONTROL_QUEUE)
         workers = live_workers(self.db)

@@ -77,7 +77,7 @@ def get_job(db: Database, owner: str, public_id: str) -> Job:
         row = connection.execute(_mine(owner, public_id)).one_or_none()
         now = db.now(connection)
     if row is None:
-        raise _unknown(public_id)
+        raise unknown_job(public_id)
     return _as_job(row, now)
 
 
@@ -126,19 +126,24 @@ def request_retry(db: Database, owner: str, public_id: str) -> Job:
     if not job.is_final or (job.counts["failed"] == 0 and job.status != "failed"):
         why = "it has not ended yet" if not job.is_final else "none of its images failed"
         raise ConflictError(f"There is nothing to retry in this job: {why}.", code="job_not_retryable")
+    check_images_kept(job)
     return _change(
         db, owner, public_id, FINAL_STATUSES, "queued", request="retry", completed_at=None, cancelled_at=None,
         failed_at=None, error_code=None, error=None,
     )  # fmt: skip
 
 
-def request_delete(db: Database, owner: str, public_id: str) -> Job:
-    """Ask for the job and everything of it to be deleted. Asking again changes nothing.
+def check_images_kept(job: Job) -> None:
+    """Refuse what needs a job's images when they were uploads that are not kept any more.
 
     Raises:
-        NotFoundError: ``unknown_job``.
+        ConflictError: ``images_gone``.
     """
-    return _change(db, owner, public_id, tuple(s for s in JOB_STATUSES if s != "deleting"), "deleting", request=None)
+    if job.source_type == "upload" and job.upload_files == 0:
+        raise ConflictError(
+            "The job's uploads are deleted by now (`keep_images`, or a cancelled job); upload them again.",
+            code="images_gone",
+        )
 
 
 def _change(db: Database, owner: str, public_id: str, allowed: tuple[str, ...], status: str, **also: Any) -> Job:
@@ -151,7 +156,7 @@ def _change(db: Database, owner: str, public_id: str, allowed: tuple[str, ...], 
         )
         row = connection.execute(_mine(owner, public_id)).one_or_none()
     if row is None:
-        raise _unknown(public_id)
+        raise unknown_job(public_id)
     return _as_job(row, now)
 
 
@@ -159,7 +164,8 @@ def _mine(owner: str, public_id: str) -> sa.Select[Any]:
     return sa.select(jobs).where(jobs.c.owner == owner, jobs.c.public_id == public_id)
 
 
-def _unknown(public_id: str) -> NotFoundError:
+def unknown_job(public_id: str) -> NotFoundError:
+    """There is no such job of this owner."""
     return NotFoundError(
         f"There is no job {public_id!r}; `mien jobs` or GET /api/v1/jobs lists yours.", code="unknown_job"
     )

@@ -350,4 +350,6 @@ receipts = Table(
     Column("counts", sa.JSON, nullable=False),
     Column("requested_at", Moment, nullable=False),
     Column("finished_at", Moment),
+    Index(None, "owner", "id"),
+    Index(None, "finished_at"),
 )

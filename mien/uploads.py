@@ -32,6 +32,7 @@ from mien.ledger.drafts import (
     paths_after,
     without_job,
 )
+from mien.ledger.retention import expired_uploads
 from mien.ledger.submit import new_public_id
 from mien.paths import path_text
 from mien.schema import MAX_PATH_BYTES
@@ -132,10 +133,10 @@ def uploaded_paths(db: Database, job_id: int) -> Iterator[bytes]:
 
 
 def sweep_uploads(db: Database, settings: Settings) -> None:
-    """Let idle drafts expire, delete the uploads of cancelled jobs, and what a crash left behind."""
+    """Let idle drafts expire; delete uploads whose time has passed, those of cancelled jobs, and what a crash left."""
     if expired := expire_drafts(db, settings.draft_expiry_s):
         log.info("%d drafts expired", expired)
-    for job_id, public_id in cancelled_with_uploads(db):
+    for job_id, public_id in [*cancelled_with_uploads(db), *expired_uploads(db)]:
         try:
             remove_uploads(settings, public_id)
         except OSError as error:

@@ -138,6 +138,30 @@ class Prediction(Wire):
     stage_seconds: StageSeconds
 
 
+class Deleted(Wire):
+    """How much a deletion has deleted so far."""
+
+    jobs: int
+    images: int
+    faces: int
+    corrections: int
+    uploads: int = Field(description="Uploaded files.")
+
+
+class Receipt(Wire):
+    """A deletion: of a job, of images of it (``files``), or of a content (``sha256``) in all of the owner's jobs."""
+
+    id: str
+    kind: Literal["job", "images", "sha256"]
+    reason: Literal["request", "retention"] = Field(description="`retention`: the job's own `keep_results` had passed.")
+    job: str | None
+    files: list[str] | None
+    sha256: str | None
+    deleted: Deleted
+    requested_at: dt.datetime
+    finished_at: dt.datetime | None = Field(description="Null while it goes on.")
+
+
 class PageOf(Wire, Generic[T]):
     """One page of a list."""
 
@@ -216,6 +240,10 @@ class JobImageResult(ImageResult):
 
 class JobPage(PageOf[JobStatus]):
     """Jobs, newest first."""
+
+
+class ReceiptPage(PageOf[Receipt]):
+    """Receipts, newest first."""
 
 
 class ResultPage(PageOf[ImageResult]):

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from mien import wire
 from mien.aggregates import summary
-from mien.jobs import Job, get_job, list_jobs, request_cancel, request_delete, request_retry
+from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
 from mien.provenance import bibtex, methods_sentence, provenance
 from mien.queue import EXPAND, PURGE
 from mien.results import results_page
@@ -197,21 +197,6 @@ def retry(path: JobPath, query: NoQuery) -> Response:
     """Try the failed images of a job again, and only those."""
     job = request_retry(services().db, caller().owner, path.job_id)
     services().doorbell.ring(EXPAND)
-    return accepted(job)
-
-
-@api.delete(
-    "/jobs/<job_id>",
-    operation_id="delete_job",
-    responses={
-        202: json_answer(wire.JobStatus, "The job is gone soon.", LOCATION | RETRY_AFTER | ETAG),
-        **problems(403, 404),
-    },
-)
-def delete(path: JobPath, query: NoQuery) -> Response:
-    """Delete a job and everything of it."""
-    job = request_delete(services().db, caller().owner, path.job_id)
-    services().doorbell.ring(PURGE)
     return accepted(job)
 
 

@@ -17,6 +17,7 @@ from mien.resources import MissingResourceError, resource
 from mien.settings import Settings, load_settings
 from web import auth, limits, openapi, pages, problems, request_id, security
 from web.api import api
+from web.deletions import deletions
 from web.doorbell import Doorbell
 from web.exports import exports
 from web.health import health
@@ -37,6 +38,8 @@ ANSWERS: list[type[BaseModel]] = [
     wire.ResultPage,
     wire.ResultsAcrossPage,
     wire.Prediction,
+    wire.Receipt,
+    wire.ReceiptPage,
     wire.Summary,
     wire.OverallSummary,
     wire.FolderPage,
@@ -90,7 +93,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     security.install(app, settings)
     auth.install(app, settings)
     limits.install(app, settings)
-    for part in (api, uploads, exports, queries, models, predictions, health):
+    for part in (api, uploads, exports, queries, models, predictions, deletions, health):
         app.register_api(part)
     openapi.install(app, ANSWERS)
     pages.install(app)

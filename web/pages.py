@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from mien import __version__
 from mien.errors import MienError, UnauthorizedError
 from mien.heartbeat import live_workers
-from mien.jobs import Job, get_job, list_jobs, request_cancel, request_delete, request_retry
+from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
 from mien.paths import path_text
 from mien.queue import EXPAND, PURGE
+from mien.receipts import request_delete
 from mien.results import results_page
 from mien.submission import JobRequest, create_job
 from web.auth import SESSION_KEY, caller, caller_of

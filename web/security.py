@@ -21,6 +21,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+REPEATABLE = frozenset({("uploads.delete_images", "path")})
+"""Query parameters that may be given several times, by endpoint."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -94,7 +96,7 @@ def refuse_unstorable_query() -> None:
     for name, values in request.args.lists():
         if any("\0" in value for value in (name, *values)):
             raise InvalidRequestError(f"`{name}`: a NUL character cannot stand here.", field=name)
-        if len(values) > 1:
+        if len(values) > 1 and (request.endpoint, name) not in REPEATABLE:
             raise InvalidRequestError(f"`{name}` is given {len(values)} times; once is enough.", field=name)
 
 

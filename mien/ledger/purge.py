@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.ledger.counters import move_counters
+from mien.ledger.receipts import count_for_job, finish_for_job
 from mien.ledger.tallies import recount
 from mien.ledger.work import JobLease, check_job
 from mien.schema import chunks, corrections, deliveries, faces, images, job_metadata, jobs, tallies, uploads
@@ -82,7 +83,7 @@ def delete_slice(db: Database, lease: JobLease) -> bool:
             .where(images.c.chunk_id.in_(doomed))
             .group_by(images.c.outcome)
         ).all()
-        connection.execute(corrections.delete().where(corrections.c.image_id.in_(inside)))
+        corrected = connection.execute(corrections.delete().where(corrections.c.image_id.in_(inside))).rowcount
         connection.execute(faces.delete().where(faces.c.image_id.in_(inside)))
         connection.execute(images.delete().where(images.c.chunk_id.in_(doomed)))
         connection.execute(tallies.delete().where(tallies.c.job_id == lease.job_id, tallies.c.chunk_id.in_(doomed)))
@@ -92,6 +93,11 @@ def delete_slice(db: Database, lease: JobLease) -> bool:
         moved["total"] = -sum(row.number for row in counted)
         moved["faces"] = -sum(int(row.faces) for row in counted)
         move_counters(connection, lease.job_id, now, moved)
+        count_for_job(
+            connection,
+            lease.public_id,
+            {"images": -int(moved["total"]), "faces": -int(moved["faces"]), "corrections": corrected},
+        )
     return True
 
 
@@ -99,8 +105,10 @@ def delete_job_row(db: Database, lease: JobLease) -> None:
     """The last step of a deletion: the job itself. Its id answers 404 from here on."""
     with db.write() as connection:
         now = db.now(connection)
-        connection.execute(uploads.delete().where(uploads.c.job_id == lease.job_id))
+        uploaded = connection.execute(uploads.delete().where(uploads.c.job_id == lease.job_id)).rowcount
         connection.execute(job_metadata.delete().where(job_metadata.c.job_id == lease.job_id))
         connection.execute(deliveries.update().where(deliveries.c.job_id == lease.job_id).values(job_id=None))
         check_job(connection, lease, now)
         connection.execute(jobs.delete().where(jobs.c.id == lease.job_id))
+        count_for_job(connection, lease.public_id, {"jobs": 1, "uploads": uploaded})
+        finish_for_job(connection, lease.public_id, now)

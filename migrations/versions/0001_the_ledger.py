@@ -144,6 +144,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_receipts")),
         sa.UniqueConstraint("public_id", name=op.f("uq_receipts_public_id")),
     )
+    with op.batch_alter_table("receipts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_receipts_finished_at"), ["finished_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_receipts_owner_id"), ["owner", "id"], unique=False)
+
     op.create_table(
         "webhooks",
         sa.Column("id", KEY, nullable=False),
@@ -382,6 +386,10 @@ def downgrade() -> None:
     op.drop_table("chunks")
     op.drop_table("workers")
     op.drop_table("webhooks")
+    with op.batch_alter_table("receipts", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_receipts_owner_id"))
+        batch_op.drop_index(batch_op.f("ix_receipts_finished_at"))
+
     op.drop_table("receipts")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_jobs_status_id"))

@@ -189,7 +189,7 @@ def test_delete_deletes_every_row(db: Database, tmp_path: Path) -> None:
     control(db).purge()
     with db.read() as connection:
         left = {t.name: connection.execute(sa.select(sa.func.count()).select_from(t)).scalar_one()
-                for t in metadata.sorted_tables if t.name != "usage"}  # fmt: skip
+                for t in metadata.sorted_tables if t.name not in ("usage", "receipts")}  # fmt: skip
     assert not any(left.values()), left
 
 

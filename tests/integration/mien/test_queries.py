@@ -15,10 +15,11 @@ from mien.aggregates import folders, summary, summary_over
 from mien.database import Database
 from mien.errors import InvalidRequestError
 from mien.job_filter import JobFilter, searchable
-from mien.jobs import get_job, list_jobs, request_delete
+from mien.jobs import get_job, list_jobs
 from mien.ledger.commit import ImageOutcome
 from mien.ledger.lease import LeasedImage
 from mien.ledger.submit import submit
+from mien.receipts import request_delete
 from mien.results import ResultFilter, results_across, results_page
 from mien.schema import faces, images, jobs
 from tests.support.ledger import LABELS, bad, control, face, new_job, work_off

@@ -78,7 +78,9 @@ def test_from_submission_to_file(mien: Client, db: Database, photos: Path, tmp_p
     assert "Mien" in mien.cite(job.id).methods
     assert mien.retry(job.id).status == "queued"
     assert mien.cancel(job.id).status == "cancelling"
-    assert mien.delete(job.id).status == "deleting"
+    receipt = mien.delete(job.id)
+    assert (receipt.kind, receipt.job, receipt.finished_at) == ("job", job.id, None)
+    assert mien.job(job.id).status == "deleting"
     control(db).purge()
     with pytest.raises(NotFoundError):
         mien.job(job.id)

@@ -277,7 +277,7 @@ def test_cancel_retry_delete(client: FlaskClient, db: Database, photos: Path) ->
     assert_exact(db, job)
     refused = client.post(f"/api/v1/jobs/{job}/cancel")
     assert (refused.status_code, refused.json["code"]) == (409, "job_not_cancellable")
-    assert client.delete(f"/api/v1/jobs/{job}").json["status"] == "deleting"
+    assert client.delete(f"/api/v1/jobs/{job}").json["job"] == job
     assert client.delete(f"/api/v1/jobs/{job}").status_code == 202
     expander(db).purge()
     assert client.get(f"/api/v1/jobs/{job}").status_code == 404

@@ -1,0 +1,108 @@
+"""Control's part in deleting single images and contents: file by file and slice by slice, until a receipt is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from mien.database import Database
+from mien.ledger.erase import (
+    Wanted,
+    erase_slice,
+    finish_if_done,
+    forget_some,
+    is_expanding,
+    jobs_to_search,
+    some_uploads,
+)
+from mien.paths import exact_name
+from mien.schema import images, jobs, receipts, uploads
+from mien.settings import Settings
+from mien.uploads import remove_files, uploads_folder
+
+
+def open_erasures(db: Database) -> list[sa.Row[Any]]:
+    """The receipts of images and contents that are not done yet, oldest first."""
+    with db.read() as connection:
+        return list(
+            connection.execute(
+                sa.select(receipts)
+                .where(receipts.c.finished_at.is_(None), receipts.c.kind.in_(("images", "sha256")))
+                .order_by(receipts.c.id)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """The tools of a control process that erases."""
+
+    db: Database
+    settings: Settings
+    is_stopping: Callable[[], bool]
+
+    def carry_out(self) -> None:
+        """Do what receipts are open for. What has to wait, for a job that is still expanding, is left open."""
+        for receipt in open_erasures(self.db):
+            if self.is_stopping():
+                return
+            target = json.loads(receipt.target)
+            if receipt.kind == "sha256":
+                self._content(receipt, bytes.fromhex(target["sha256"]))
+            else:
+                self._images(receipt, target["job"], target["files"])
+
+    def _content(self, receipt: sa.Row[Any], sha256: bytes) -> None:
+        wanted = Wanted(sha256=sha256)
+        for job_id in jobs_to_search(self.db, receipt.owner, sha256):
+            self._in_job(receipt.id, job_id, wanted)
+        finish_if_done(self.db, receipt.id, receipt.owner, None, wanted)
+
+    def _images(self, receipt: sa.Row[Any], job: str, names: list[str]) -> None:
+        with self.db.read() as connection:
+            job_id = connection.execute(
+                sa.select(jobs.c.id).where(
+                    jobs.c.owner == receipt.owner, jobs.c.public_id == job, jobs.c.status != "deleting"
+                )
+            ).scalar_one_or_none()
+            paths = [] if job_id is None else paths_named(connection, job_id, names)
+        wanted = Wanted(paths=tuple(paths))
+        if job_id is not None:
+            self._in_job(receipt.id, job_id, wanted)
+        finish_if_done(self.db, receipt.id, receipt.owner, job_id, wanted)
+
+    def _in_job(self, receipt_id: int, job_id: int, wanted: Wanted) -> None:
+        with self.db.read() as connection:
+            public_id = connection.execute(sa.select(jobs.c.public_id).where(jobs.c.id == job_id)).scalar_one_or_none()
+            if public_id is None or is_expanding(connection, job_id):
+                return
+        while not self.is_stopping() and erase_slice(self.db, receipt_id, job_id, wanted):
+            pass
+        while not self.is_stopping() and (gone := some_uploads(self.db, job_id, wanted)):
+            # the files first: a crash in between is taken up again, because the rows are still there
+            remove_files(uploads_folder(self.settings, public_id), [row.stored_name for row in gone])
+            forget_some(self.db, receipt_id, job_id, gone)
+
+
+def paths_named(connection: sa.Connection, job_id: int, names: list[str]) -> list[bytes]:
+    """The paths of the job's images and uploads that the API shows under these names."""
+    plain = {name.encode("utf-8", "surrogateescape") for name in names}
+    found: set[bytes] = set()
+    for table in (images, uploads):
+        found |= set(
+            connection.execute(
+                sa.select(table.c.path).where(table.c.job_id == job_id, table.c.path.in_(plain))
+            ).scalars()
+        )
+    # a name that is not UTF-8 is shown escaped
+    escaped = [name for name in names if name.encode("utf-8", "surrogateescape") not in found and "\\" in name]
+    for table in (images, uploads) if escaped else ():
+        rows = connection.execute(
+            sa.select(table.c.path).where(table.c.job_id == job_id, table.c.path_text.in_(escaped))
+        ).scalars()
+        found |= {path for path in rows if exact_name(path) in escaped}
+    return sorted(found)
