@@ -23,6 +23,7 @@ class Body:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.ended = False
+        self._came = 0
 
     def read(self, size: int, /) -> bytes:
         """Up to ``size`` bytes, none at the end.
@@ -38,11 +39,12 @@ class Body:
             raise self._too_large() from None
         except (ClientDisconnected, OSError):
             self.ended = True
-            raise InvalidRequestError(
-                "The body broke off before its end. What arrived whole is kept in a draft; send the rest.",
-                code="upload_broken",
-            ) from None
+            raise _broken() from None
+        self._came += len(data)
         self.ended = not data
+        # a server that ends the stream by itself ends it also where the client has left
+        if self.ended and size and self._came < (request.content_length or 0):
+            raise _broken()
         return bytes(data)
 
     def drain(self) -> None:
@@ -61,6 +63,12 @@ class Body:
             f"One upload request may have {limit:,} bytes (MIEN_MAX_UPLOAD_REQUEST_BYTES){came}. Send several.",
             code="too_large",
         )
+
+
+def _broken() -> InvalidRequestError:
+    return InvalidRequestError(
+        "The body broke off before its end. What arrived whole is kept in a draft; send the rest.", code="upload_broken"
+    )
 
 
 @contextmanager
