@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from training import checkpoint
 from training.augment import augment, centre_view
 from training.ema import Ema
+from training.interrupt import stop_on_signals
 from training.losses import class_weights, mixup, smooth, soft_cross_entropy
 from training.metrics import quick_metrics
 from training.networks import build_network, compile_layers, load_classifier, logits_of
@@ -114,9 +115,9 @@ class Trainer:
         )
         metrics: dict[str, dict[str, float]] = {}
         finished, early = False, False
-        try:
+        with stop_on_signals() as stop:
             while not (finished := self._progress() >= 1.0 or early):
-                if stop_after is not None and self.step >= stop_after:
+                if stop.asked or (stop_after is not None and self.step >= stop_after):
                     break
                 started = time.monotonic()
                 loss, lr = self._one_step()
@@ -127,12 +128,11 @@ class Trainer:
                     log.validation(self.step, metrics, self.elapsed)
                     early = self._judge(metrics)
                     checkpoint.save(self.folder / LAST, self._state())
-        except KeyboardInterrupt:
-            self.say("interrupted; the state is saved, --resume goes on")
-        checkpoint.save(self.folder / LAST, self._state())
-        if not finished:
-            return Outcome(self.step, self.elapsed, metrics, self.folder / LAST, finished=False)
-        return self._finish(log)
+            checkpoint.save(self.folder / LAST, self._state())
+        if finished:
+            return self._finish(log)
+        self.say(f"stopped after step {self.step}; the state is saved, --resume goes on")
+        return Outcome(self.step, self.elapsed, metrics, self.folder / LAST, finished=False)
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Metrics of the averaged weights on every root's validation images."""

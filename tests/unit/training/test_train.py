@@ -201,3 +201,24 @@ def test_a_recipe_for_some_labels_leaves_the_others_out(tmp_path: Path) -> None:
     assert found.labels == ("c", "a")
     assert {item.label for item in (*found.train[0].canvases.items, *found.valid[0].canvases.items)} == {"a", "c"}
     assert sorted(found.valid[0].labels.tolist()) == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_after_the_step_in_hand(tmp_path: Path, number: int) -> None:
+    root = labelled_folder(tmp_path / "data", {"train/a": 12, "train/b": 9, "valid/a": 3, "valid/b": 3})
+    recipe = tiny_recipe(root, optim={"steps": 40})
+    whole = trainer(recipe, tmp_path / "whole").train()
+    cut = trainer(recipe, tmp_path / "cut")
+    one_step = cut._one_step
+
+    def interrupted() -> tuple[float, float]:
+        result = one_step()
+        if cut.step == 17:
+            signal.raise_signal(number)
+        return result
+
+    cut._one_step = interrupted  # type: ignore[method-assign]
+    assert cut.train().steps == 17
+    rest = trainer(recipe, tmp_path / "cut").train(resume=True)
+    first, second = checkpoint.load(whole.weights), checkpoint.load(rest.weights)
+    assert all(torch.equal(tensor, second["weights"][name]) for name, tensor in first["weights"].items())
