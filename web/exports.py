@@ -10,7 +10,7 @@ from flask import Response, request
 from flask_openapi.blueprint import APIBlueprint
 
 from mien.database import Database
-from mien.errors import NotFoundError
+from mien.errors import ConflictError, NotFoundError
 from mien.export import Part, csv_lines, errors_csv_lines, gzipped, images_csv_lines, jsonl_lines, part_of
 from mien.jobs import Job, get_job
 from mien.parquet import parquet_pieces
@@ -45,7 +45,7 @@ class ExportBrokenError(Exception):
 @exports.get(
     "/jobs/<job_id>/results.csv",
     operation_id="results_csv",
-    responses={200: file_answer("One row per face, one for an image without any.", CSV), **problems(404)},
+    responses={200: file_answer("One row per face, one for an image without any.", CSV), **problems(404, 409)},
 )
 def results_csv(path: JobPath, query: TableQuery) -> Response:
     """Download one row per face."""
@@ -55,7 +55,7 @@ def results_csv(path: JobPath, query: TableQuery) -> Response:
 @exports.get(
     "/jobs/<job_id>/results.csv.gz",
     operation_id="results_csv_gz",
-    responses={200: file_answer("One row per face, one for an image without any.", GZIP), **problems(404)},
+    responses={200: file_answer("One row per face, one for an image without any.", GZIP), **problems(404, 409)},
 )
 def results_csv_gz(path: JobPath, query: TableQuery) -> Response:
     """Download one row per face, as a gzip file."""
@@ -65,7 +65,7 @@ def results_csv_gz(path: JobPath, query: TableQuery) -> Response:
 @exports.get(
     "/jobs/<job_id>/results.jsonl",
     operation_id="results_jsonl",
-    responses={200: file_answer("One JSON object per image and line.", JSON_LINES), **problems(404)},
+    responses={200: file_answer("One JSON object per image and line.", JSON_LINES), **problems(404, 409)},
 )
 def results_jsonl(path: JobPath, query: ExportQuery) -> Response:
     """Download one JSON object per image."""
@@ -75,7 +75,7 @@ def results_jsonl(path: JobPath, query: ExportQuery) -> Response:
 @exports.get(
     "/jobs/<job_id>/results.jsonl.gz",
     operation_id="results_jsonl_gz",
-    responses={200: file_answer("One JSON object per image and line.", GZIP), **problems(404)},
+    responses={200: file_answer("One JSON object per image and line.", GZIP), **problems(404, 409)},
 )
 def results_jsonl_gz(path: JobPath, query: ExportQuery) -> Response:
     """Download one JSON object per image, as a gzip file."""
@@ -85,7 +85,10 @@ def results_jsonl_gz(path: JobPath, query: ExportQuery) -> Response:
 @exports.get(
     "/jobs/<job_id>/results.parquet",
     operation_id="results_parquet",
-    responses={200: file_answer("The rows of results.csv; a part is a file of its own.", PARQUET), **problems(404)},
+    responses={
+        200: file_answer("The rows of results.csv; a part is a file of its own.", PARQUET),
+        **problems(404, 409),
+    },
 )
 def results_parquet(path: JobPath, query: ExportQuery) -> Response:
     """Download one row per face as Parquet, with the provenance under `mien` in the file's metadata."""
@@ -97,7 +100,7 @@ def results_parquet(path: JobPath, query: ExportQuery) -> Response:
 @exports.get(
     "/jobs/<job_id>/errors.csv",
     operation_id="errors_csv",
-    responses={200: file_answer("One row per failed image.", CSV), **problems(404)},
+    responses={200: file_answer("One row per failed image.", CSV), **problems(404, 409)},
 )
 def errors_csv(path: JobPath, query: TableQuery) -> Response:
     """Download the images that failed, with the reason of each."""
@@ -111,7 +114,7 @@ def errors_csv(path: JobPath, query: TableQuery) -> Response:
 @exports.get(
     "/jobs/<job_id>/images.csv",
     operation_id="images_csv",
-    responses={200: file_answer("One row per image.", CSV), **problems(404)},
+    responses={200: file_answer("One row per image.", CSV), **problems(404, 409)},
 )
 def images_csv(path: JobPath, query: TableQuery) -> Response:
     """Download one row per image: its outcome, its faces, the emotion of the largest."""
@@ -135,6 +138,8 @@ def _results_jsonl(path: JobPath, query: ExportQuery, name: str) -> Response:
 
 def _asked(path: JobPath, query: ExportQuery, outcome: str | None = None) -> tuple[Job, Part]:
     job = get_job(services().db, caller().owner, path.job_id)
+    if job.status == "deleting":
+        raise ConflictError("The job is being deleted; there is nothing to export any more.", code="job_deleting")
     return job, part_of(services().db, job, after=query.after, limit=query.limit, outcome=outcome)
 
 
