@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # the demo and the tests are their own: nothing of a Mien that is configured in this shell may reach them
 OWN := env -u MIEN_DATABASE_URL -u MIEN_BROKER_URL -u MIEN_MODELS_DIR -u MIEN_URL -u MIEN_API_KEY -u MIEN_ROOTS -u MIEN_DATA_DIR
+# two at a time: most tests wait now and then; files stay together because their tests share what runs
+PARALLEL ?= -n 2 --dist loadfile
 NO_EXTRAS := not torch and not shared and not postgres and not browser
 
 .PHONY: help demo up test check lint format lock train-demo wheel clean test-lowest
@@ -51,10 +53,10 @@ up: $(VENV)/.default.stamp
 	@$(BIN)/mien up $(ARGS)
 
 test: $(VENV)/.test.stamp lint-test
-	@$(OWN) $(PYTEST) $(ARGS)
+	@$(OWN) $(PYTEST) $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.check.stamp lint-check
-	@$(OWN) $(PYTEST) -m "$(NO_EXTRAS)" $(ARGS)
+	@$(OWN) $(PYTEST) $(PARALLEL) -m "$(NO_EXTRAS)" $(ARGS)
 
 .PHONY: lint-test lint-check
 lint-test: $(VENV)/.test.stamp

@@ -7,17 +7,14 @@ may be missing: there it fails.
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.support.machine import ROOT, lacking
-from tests.support.postgres import USER, private_server, server_programs
 from tests.support.redis import Redis
+from tests.support.servers import empty_database, running_postgres, running_redis
 
 
 @pytest.fixture(autouse=True)
@@ -41,33 +38,22 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The folder of a private PostgreSQL server's socket."""
-    programs = server_programs()
-    if programs is None:
-        lacking("PostgreSQL's server programs are not installed (Debian: postgresql)")
-    with private_server(programs) as folder:
+    with running_postgres() as folder:
         yield folder
 
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """An empty database of its own."""
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(host=postgres_server, user=USER, dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield f"postgresql://{USER}@/{name}?host={postgres_server}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with empty_database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     """A private Redis server."""
-    program = shutil.which("redis-server")
-    if program is None:
-        lacking("redis-server is not installed (Debian: redis-server)")
-    server = Redis(program, tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    with running_redis(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mien.models import ModelStore
 from tests.end_to_end.system import ByHand, Mien
 from tests.support.machine import SAMPLES
 from tests.support.redis import free_port
+from tests.support.servers import empty_database, running_redis
 from tests.support.tiny_model import make_tiny_model
 
 
@@ -41,23 +43,30 @@ def embedded(tmp_path: Path, tiny_model: Path) -> Iterator[Mien]:
 
 @pytest.fixture
 def by_hand(tmp_path: Path, tiny_model: Path, postgres_url: str, redis_url: str) -> Iterator[ByHand]:
-    """A production Mien: migrated, with a first key, its three processes running."""
+    """A production Mien of its own: migrated, with a first key, its three processes running."""
+    with production(tmp_path, tiny_model, postgres_url, redis_url) as processes:
+        yield processes
+
+
+@contextmanager
+def production(folder: Path, model: Path, database: str, broker: str) -> Iterator[ByHand]:
+    """A production Mien for as long as a block."""
     key, port = secrets.token_urlsafe(32), free_port()
     mien = Mien(
-        tmp_path / "data",
+        folder / "data",
         {
             "MIEN_MODEL": "tiny",
-            "MIEN_DATABASE_URL": postgres_url,
-            "MIEN_BROKER_URL": redis_url,
+            "MIEN_DATABASE_URL": database,
+            "MIEN_BROKER_URL": broker,
             "MIEN_BOOTSTRAP_KEY": key,
             "MIEN_API_KEY": key,
-            "MIEN_ROOTS": str(tmp_path),
+            "MIEN_ROOTS": str(folder.parent),
             "MIEN_HOST": "0.0.0.0",  # noqa: S104 - as in a container: a key is required then
             "MIEN_PORT": str(port),
             "MIEN_URL": f"http://127.0.0.1:{port}",
         },
     )
-    ModelStore(mien.data / "models").install(tiny_model)
+    ModelStore(mien.data / "models").install(model)
     mien.run("migrate")
     processes = ByHand(mien)
     try:
@@ -76,16 +85,47 @@ def _answers(mien: Mien) -> bool:
         return client.is_alive()
 
 
-@pytest.fixture(
-    params=["embedded", pytest.param("production", marks=[pytest.mark.postgres, pytest.mark.redis])],
-)
+@pytest.fixture(scope="session")
+def shared_embedded(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Mien]:
+    """`mien up`, running for all tests that harm nothing."""
+    mien = Mien(tmp_path_factory.mktemp("embedded") / "data", {"MIEN_MODEL": "tiny"})
+    ModelStore(mien.data / "models").install(tiny_model)
+    with mien.up():
+        yield mien
+
+
+@pytest.fixture(scope="session")
+def shared_production(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, postgres_server: str
+) -> Iterator[Mien]:
+    """A production Mien, running for all tests that harm nothing."""
+    folder = tmp_path_factory.mktemp("production")
+    with (
+        empty_database(postgres_server) as database,
+        running_redis(folder) as redis,
+        production(folder, tiny_model, database, redis.url) as processes,
+    ):
+        yield processes.mien
+
+
+WAYS = ["embedded", pytest.param("production", marks=[pytest.mark.postgres, pytest.mark.redis])]
+
+
+@pytest.fixture(params=WAYS)
 def mien(request: pytest.FixtureRequest) -> Mien:
-    """Mien either way; the commands are the same."""
+    """A Mien of its own either way: embedded and not running yet, or production and running."""
     if request.param == "embedded":
-        found: Mien = request.getfixturevalue("embedded")
-        return found
+        embedded: Mien = request.getfixturevalue("embedded")
+        return embedded
     by_hand: ByHand = request.getfixturevalue("by_hand")
     return by_hand.mien
+
+
+@pytest.fixture(params=WAYS)
+def running_mien(request: pytest.FixtureRequest) -> Mien:
+    """A Mien that runs for all tests that harm nothing, either way; it starts once."""
+    found: Mien = request.getfixturevalue(f"shared_{request.param}")
+    return found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +82,8 @@ class Mien:
         """``mien up`` until the end of the block; then Ctrl-C, which has to end it cleanly."""
         process = self.start("up", *folders)
         try:
-            self.wait_for(self.files.read_running, f"mien up is ready ({process.poll()=})")
+            self.wait_for(lambda: self.files.read_running() or process.poll() is not None, "mien up is ready")
+            assert process.poll() is None, f"mien up ended: {process.communicate()[0]}"
             yield process
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
@@ -116,16 +117,17 @@ class Mien:
         return found[0]
 
     def kill_everything(self, but: str = "") -> None:
-        """kill -9 of every process of it (``but`` one part), supervisor and watchdog first."""
+        """kill -9 of every process of it (``but`` one part): supervisor and watchdog first, then all at once."""
         running = self.files.read_running()
         watchdogs = [p for p in psutil.process_iter(["cmdline"]) if str(self.data) in (p.info["cmdline"] or [])]
-        for process in [*([psutil.Process(running.pid)] if running else []), *watchdogs]:
-            kill(process)
-        for part in self.parts():
-            if part.part == but:
-                continue
-            for process in [*_children(part.process), part.process]:
-                kill(process)
+        parts = [part.process for part in self.parts() if part.part != but]
+        doomed = [*([psutil.Process(running.pid)] if running else []), *watchdogs]
+        for part in parts:
+            doomed += [part, *_children(part)]
+        for process in doomed:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(doomed, timeout=10)
 
     def wait_for(self, is_so: Callable[[], object], what: str, seconds: float = READY_S) -> None:
         """Wait until something is so."""
