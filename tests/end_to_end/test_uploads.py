@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,19 +23,8 @@ from tests.support.uploads import tarred, zipped
 PNG_LEVELS = (20, 128, 240)
 
 
-def uploaded_files(mien: Mien) -> list[Path]:
-    folder = mien.data / "uploads"
-    return [path for path in folder.rglob("*") if path.is_file() and path.parent != folder]
-
-
-@contextmanager
-def running(mien: Mien) -> Iterator[None]:
-    """The system, up for the length of the block; a production one is up already."""
-    if "MIEN_URL" in mien.settings:
-        yield
-    else:
-        with mien.up():
-            yield
+def uploaded_files(mien: Mien, job: str = "*") -> list[Path]:
+    return [path for path in mien.data.glob(f"uploads/{job}/**/*") if path.is_file()]
 
 
 def client_of(mien: Mien) -> Client:
@@ -61,17 +50,19 @@ def test_a_folder_is_sent_and_comes_back_as_the_same_rows(mien: Mien, photos: Pa
     assert len(expected_rows) == 6
     assert '"study": "7"' in (tmp_path / "sent.job.json").read_text()
 
-    mien.run("delete", job_in(said), "--yes")
-    assert uploaded_files(mien) == []
+    job = job_in(said)
+    assert len(uploaded_files(mien, job)) == 6
+    mien.run("delete", job, "--yes")
+    assert uploaded_files(mien, job) == []
 
 
-def test_many_requests_at_once_then_archives_then_one_job(mien: Mien) -> None:
+def test_many_requests_at_once_then_archives_then_one_job(mien: Mien, tmp_path: Path) -> None:
     images = {
         f"batch {number // 50:02d}/{number:05d}.png": png(PNG_LEVELS[number % 3], number) for number in range(1000)
     }
     batches = [dict(list(images.items())[start : start + 50]) for start in range(0, len(images), 50)]
 
-    with running(mien), client_of(mien) as client:
+    with client_of(mien) as client:
         job = client.create_draft(options={"faces": "whole"}).id
 
         def send(batch: dict[str, bytes]) -> int:
@@ -81,7 +72,7 @@ def test_many_requests_at_once_then_archives_then_one_job(mien: Mien) -> None:
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(send, batches)) == [50] * 20
         for pack, ending in ((zipped, "zip"), (lambda files: tarred(files, "w:gz"), "tgz")):
-            archive = mien.data.parent / f"more.{ending}"
+            archive = tmp_path / f"more.{ending}"
             archive.write_bytes(pack({f"{ending}/{n}.png": png(128, n) for n in range(20)} | {"readme.txt": b"x"}))
             assert client.upload_archive(job, archive).skipped == {"not_an_image": 1}
         arrived = {item.file: item.sha256 for item in client.uploads(job)}
@@ -95,14 +86,15 @@ def test_many_requests_at_once_then_archives_then_one_job(mien: Mien) -> None:
             level = PNG_LEVELS[int(name[-9:-4]) % 3]
             assert rows[name].faces[0].emotion == LABELS[int(expected(level / 255).argmax())]
         client.delete(job)
-        mien.wait_for(lambda: not uploaded_files(mien), "the uploads are deleted")
+        mien.wait_for(lambda: not uploaded_files(mien, job), "the uploads are deleted")
 
 
 def test_a_job_and_its_images_in_one_request(mien: Mien) -> None:
-    with running(mien), client_of(mien) as client:
+    with client_of(mien) as client:
+        key = secrets.token_hex(8)
         images = {f"key {n}": png(PNG_LEVELS[n], n) for n in range(3)}
         jobs = [
-            client.submit_images(images, options={"faces": "whole"}, metadata={"n": 1}, idempotency_key="once").id
+            client.submit_images(images, options={"faces": "whole"}, metadata={"n": 1}, idempotency_key=key).id
             for _ in range(2)
         ]
         assert jobs[0] == jobs[1]
