@@ -144,9 +144,8 @@ def delete(job_ids: tuple[str, ...], yes: bool) -> None:
         for job_id, receipt in zip(job_ids, receipts, strict=True):
             _await(lambda job_id=job_id: _is_gone(client, job_id), f"Job {job_id} is being deleted; it takes longer.")  # type: ignore[misc]
             gone = client.receipt(receipt).deleted
-            say(
-                f"Job {job_id} is deleted: {count(gone.images, 'image')}, {count(gone.faces, 'face')} (receipt {receipt})."
-            )
+            what = f"{count(gone.images, 'image')}, {count(gone.faces, 'face')}"
+            say(f"Job {job_id} is deleted: {what} (receipt {receipt}).")
 
 
 @click.command()

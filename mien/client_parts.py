@@ -1,12 +1,13 @@
-"""Parts of :class:`mien.client.Client`: single images, and deleting."""
+"""Parts of :class:`mien.client.Client`: single images, running again, and deleting."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mien import errors, wire
 from mien.transport import Transport, path_part
@@ -48,6 +49,35 @@ class ClientParts(Transport):
         headers = {"Content-Type": "application/octet-stream"}
         answer = self._ask("POST", "/predict", params=query, data=data, headers=headers, timeout_s=PREDICT_TIMEOUT_S)
         return self._read(wire.Prediction, answer)
+
+    def rerun(
+        self,
+        job_id: str,
+        *,
+        model: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keep_images: int | None = None,
+        keep_results: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.JobStatus:
+        """Run a job again as a new one over the same images; what is left out is as it was.
+
+        Raises:
+            ConflictError: ``job_is_draft``, ``job_deleting``, ``images_gone``.
+            SourceError, ModelError, UnprocessableError, InvalidRequestError: what is wrong, by ``field``.
+        """
+        body = {
+            "model": model,
+            "options": options,
+            "metadata": metadata,
+            "keep_images": keep_images,
+            "keep_results": keep_results,
+        }
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        sent = {name: value for name, value in body.items() if value is not None}
+        answer = self._ask("POST", f"/jobs/{path_part(job_id)}/rerun", json=sent, headers=headers)
+        return self._read(wire.JobStatus, answer)
 
     def delete(self, job_id: str) -> wire.Receipt:
         """Ask for the job and everything of it to be deleted; soon after it is unknown."""

@@ -46,6 +46,8 @@ class Job:
     metadata: dict[str, Any]
     upload_files: int
     upload_bytes: int
+    keep_images_s: int | None
+    keep_results_s: int | None
     counts: dict[str, int]
     times: dict[str, dt.datetime | None]
     stage_seconds: dict[str, float]
@@ -190,7 +192,8 @@ def _as_job(row: sa.Row[Any], now: dt.datetime) -> Job:
 _PLAIN = (
     "id", "public_id", "owner", "status", "request", "version", "source_type", "source_path", "source_text",
     "recursive", "include", "exclude", "model", "model_revision", "precision", "faces_mode", "detect_size",
-    "min_face_score", "min_face", "provenance", "metadata", "upload_files", "upload_bytes", "error_code", "error",
+    "min_face_score", "min_face", "provenance", "metadata", "upload_files", "upload_bytes", "keep_images_s",
+    "keep_results_s", "error_code", "error",
     "notice_code", "notice",
 )  # fmt: skip
 

@@ -83,7 +83,7 @@ def new_folder(settings: Settings) -> Iterator[NewFolder]:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
     except OSError as error:
-        raise _disk_error(error) from None
+        raise disk_error(error) from None
     path = os.fsencode(folder)
     made = NewFolder(public_id, path, folder_identity(path) or "")
     try:
@@ -202,7 +202,7 @@ def check_space(settings: Settings, needed: int = 0) -> None:
     try:
         free = shutil.disk_usage(settings.data_dir).free
     except OSError as error:
-        raise _disk_error(error) from None
+        raise disk_error(error) from None
     if free - needed < settings.min_free_bytes:
         raise NoSpaceError(
             f"The server's disk has {free:,} bytes free, of which {settings.min_free_bytes:,} stay free "
@@ -228,7 +228,7 @@ def store(settings: Settings, public_id: str, path: bytes, reader: Reader, *, li
     except FileNotFoundError:
         raise job_gone() from None
     except OSError as error:
-        raise _disk_error(error) from None
+        raise disk_error(error) from None
     digest, size = hashlib.sha256(), 0
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -270,7 +270,7 @@ def _flush(path: Path) -> None:
     except FileNotFoundError:
         raise job_gone() from None
     except OSError as error:
-        raise _disk_error(error) from None
+        raise disk_error(error) from None
 
 
 def _blocks(reader: Reader) -> Iterator[bytes]:
@@ -284,7 +284,7 @@ def _write(descriptor: int, block: bytes) -> None:
         while rest:
             rest = rest[os.write(descriptor, rest) :]
     except OSError as error:
-        raise _disk_error(error) from None
+        raise disk_error(error) from None
 
 
 def _too_large(path: bytes, limit: int) -> TooLargeError:
@@ -294,7 +294,8 @@ def _too_large(path: bytes, limit: int) -> TooLargeError:
     )
 
 
-def _disk_error(error: OSError) -> MienError:
+def disk_error(error: OSError) -> MienError:
+    """What went wrong with the disk, as an answer."""
     if error.errno in _FULL:
         return NoSpaceError("The server's disk is full. Delete jobs, or ask the operator for room.")
     return UnavailableError(

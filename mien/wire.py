@@ -95,6 +95,8 @@ class JobStatus(Wire):
     model: UsedModel
     options: UsedOptions
     metadata: dict[str, Any]
+    keep_images: int | None = Field(description="Seconds after the job's end at which its uploads are deleted.")
+    keep_results: int | None = Field(description="Seconds after the job's end at which it is deleted.")
     counts: Counts
     created_at: dt.datetime
     draft_at: dt.datetime | None

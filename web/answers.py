@@ -35,6 +35,8 @@ def job_status(job: Job) -> wire.JobStatus:
                 "min_face": job.min_face,
             },
             "metadata": job.metadata,
+            "keep_images": job.keep_images_s,
+            "keep_results": job.keep_results_s,
             "counts": job.counts,
             **job.times,
             "images_per_s": job.images_per_s,

@@ -11,6 +11,7 @@ from mien.aggregates import summary
 from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
 from mien.provenance import bibtex, methods_sentence, provenance
 from mien.queue import EXPAND, PURGE
+from mien.rerun import RerunRequest, rerun_job
 from mien.results import results_page
 from mien.submission import JobRequest, create_job
 from web import answers
@@ -43,7 +44,8 @@ api = APIBlueprint(
 
 @api.before_request
 def _read_body() -> None:
-    if request.endpoint == "api.submit_job" and request.mimetype != FORM:  # web.uploads takes forms
+    forms = request.endpoint == "api.submit_job" and request.mimetype == FORM  # web.uploads takes them
+    if request.endpoint in ("api.submit_job", "api.rerun") and not forms:
         require_json()
 
 
@@ -73,12 +75,7 @@ def submit_job(body: JobRequest, header: SubmitHeader, query: NoQuery) -> Respon
         idempotency_key=header.idempotency_key,
         any_folder=who.any_folder,
     )
-    if created:
-        parts.doorbell.ring(EXPAND)
-    answer = accepted(job)
-    if not created:
-        answer.headers["Idempotent-Replayed"] = "true"
-    return answer
+    return made(job, created)
 
 
 @api.get(
@@ -198,6 +195,42 @@ def retry(path: JobPath, query: NoQuery) -> Response:
     job = request_retry(services().db, caller().owner, path.job_id)
     services().doorbell.ring(EXPAND)
     return accepted(job)
+
+
+@api.post(
+    "/jobs/<job_id>/rerun",
+    operation_id="rerun_job",
+    responses={
+        202: json_answer(wire.JobStatus, "A new job, accepted.", LOCATION | RETRY_AFTER | ETAG),
+        **problems(403, 404, 409, 413, 415, 422, 507),
+    },
+)
+def rerun(path: JobPath, body: RerunRequest, header: SubmitHeader, query: NoQuery) -> Response:
+    """Run a job again as a new one, with another model or other options; the first stays as it is.
+
+    What is left out is as it was, the model's revision too. A folder is walked again; uploads are taken over.
+    """
+    parts, who = services(), caller()
+    job, created = rerun_job(
+        parts.db,
+        parts.settings,
+        parts.store,
+        _job(path.job_id),
+        body,
+        idempotency_key=header.idempotency_key,
+        any_folder=who.any_folder,
+    )
+    return made(job, created)
+
+
+def made(job: Job, created: bool) -> Response:
+    """The answer to whoever asked for a new job: ``created``, or an idempotency key that stood for it already."""
+    if created:
+        services().doorbell.ring(EXPAND)
+    answer = accepted(job)
+    if not created:
+        answer.headers["Idempotent-Replayed"] = "true"
+    return answer
 
 
 def as_json(model: BaseModel, status: int = 200) -> Response:
