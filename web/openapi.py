@@ -10,6 +10,8 @@ from flask_openapi.openapi import OpenAPI
 from pydantic import BaseModel
 
 from mien import __version__
+from web.codes import CODES
+from web.examples import EXAMPLES, TEXTS, problem
 from web.problems import PROBLEM_JSON
 
 VERSION = "3.1.0"
@@ -186,4 +188,23 @@ def _finished(document: dict[str, Any]) -> dict[str, Any]:
             operation.pop("deprecated", None)
             if "description" in operation:
                 operation["description"] = operation["description"].replace("<br/>", "\n").strip()
+            for kind, facts in operation.get("requestBody", {}).get("content", {}).items():
+                _exemplify(kind, facts, None)
+            for status, answer in operation["responses"].items():
+                for kind, facts in answer.get("content", {}).items():
+                    _exemplify(kind, facts, int(status))
+    code = document["components"]["schemas"]["Problem"]["properties"]["code"]
+    code["enum"] = sorted(CODES)
+    code["description"] = "\n".join(f"- `{name}`: {CODES[name]}" for name in sorted(CODES))
     return document
+
+
+def _exemplify(kind: str, facts: dict[str, Any], status: int | None) -> None:
+    """Put an example beside a body's schema, where there is one for it."""
+    name = facts["schema"].get("$ref", "").rpartition("/")[2]
+    if kind == PROBLEM_JSON and status is not None:
+        facts["example"] = problem(status)
+    elif name in EXAMPLES:
+        facts["example"] = EXAMPLES[name]
+    elif kind in TEXTS:
+        facts["example"] = TEXTS[kind]
