@@ -102,17 +102,24 @@ def connect(url: str, wait_s: float = 0) -> redis.Redis:
 
 
 def choose_device(workers: Iterable[WorkerInfo], asked: ImageRequest) -> str:
-    """The device class to ask, the fastest that gives the precision.
+    """The device class to ask, the fastest that gives the precision and has the model.
 
     Raises:
-        UnavailableError: ``no_worker``, none is running that could answer.
+        UnavailableError: ``no_worker``, ``no_worker_for_model``: none is running that could answer.
     """
-    able = {worker.device for worker in workers if asked.precision in worker.precisions}
+    able = [worker for worker in workers if asked.precision in worker.precisions]
+    if not able:
+        raise UnavailableError(
+            f"No worker is running that gives {asked.precision}; try again when one has started.", code="no_worker"
+        )
+    having = {worker.device for worker in able if asked.model_revision in worker.models}
     for device in ("cuda", "cpu"):
-        if device in able:
+        if device in having:
             return device
     raise UnavailableError(
-        f"No worker is running that gives {asked.precision}; try again when one has started.", code="no_worker"
+        f"No running worker that gives {asked.precision} has this model (revision {asked.model_revision[:12]}); "
+        "install it where they run with `mien models add`.",
+        code="no_worker_for_model",
     )
 
 
@@ -131,7 +138,7 @@ def predict(
     deadline = time.monotonic() + timeout_s
     try:
         broker.set(_image_key(ticket), data, px=max(round(timeout_s * 1000), 1))
-        _send(app, device, ticket, asked, timeout_s)
+        _send(app, ticket, device=device, asked=asked, timeout_s=timeout_s)
         found = broker.blpop([_answer_key(ticket)], timeout=max(deadline - time.monotonic(), 0.01))
     except redis.RedisError as error:
         raise _no_broker(error) from None
@@ -158,6 +165,13 @@ def take_image(broker: redis.Redis, ticket: str) -> Taken | None:
     return None if data is None else Taken(data, max(left_ms, 1) / 1000)
 
 
+def pass_on(app: Celery, broker: redis.Redis, ticket: str, *, device: str, asked: ImageRequest) -> None:
+    """Leave the image to another worker of this device class; nothing happens when its sender has given up."""
+    left_ms = broker.pttl(_image_key(ticket))
+    if left_ms > 0:
+        _send(app, ticket, device=device, asked=asked, timeout_s=left_ms / 1000)
+
+
 def give_answer(broker: redis.Redis, ticket: str, answer: Answer, left_s: float) -> None:
     """Send the answer back, unless its sender has given up; it is gone from the broker when the sender is."""
     if left_s <= 0:
@@ -168,7 +182,7 @@ def give_answer(broker: redis.Redis, ticket: str, answer: Answer, left_s: float)
         steps.execute()
 
 
-def _send(app: Celery, device: str, ticket: str, asked: ImageRequest, timeout_s: float) -> None:
+def _send(app: Celery, ticket: str, *, device: str, asked: ImageRequest, timeout_s: float) -> None:
     try:
         app.send_task(
             PREDICT,

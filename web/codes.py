@@ -17,6 +17,7 @@ IMAGE_CODES = {
     "decode_memory": "decoding it takes too much memory",
     "timeout": "it took longer than MIEN_IMAGE_TIMEOUT_S",
     "out_of_memory": "it took more memory than there is",
+    "engines_cannot_start": "the engines of a worker cannot start",
     "engine_crashed": "it ended two engines while it was alone in one",
 }
 """Why an image failed; ``/predict`` answers with them."""
@@ -73,6 +74,7 @@ CODES = {
     "no_images_sent": "the request brought no image",
     "no_space": "the disk for uploads is full, or would be",
     "no_worker": "no live worker can answer",
+    "no_worker_for_model": "no live worker that gives the precision has the model",
     "not_a_draft": "the job takes no uploads any more",
     "not_an_archive": "the body is no zip and no tar",
     "not_found": "there is nothing at this address",

@@ -9,15 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
+from celery import Celery
 
-from mien.errors import MienError, ModelError
+from mien.errors import MienError, ModelError, UnavailableError
 from mien.models import ModelStore
-from mien.predict import Answer, Face, ImageRequest, Taken, Trouble, give_answer, take_image
+from mien.predict import Answer, Face, ImageRequest, Taken, Trouble, give_answer, pass_on, take_image
 from mien.settings import Settings
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.supervisor import Aborted, EnginePool, EngineStartError
 
 log = logging.getLogger(__name__)
+
+PASS_ON_AFTER_S = 0.02
+"""Long enough for another worker to be the next to ask for work."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Predicting:
     """A worker's answers to single images; ``broker`` gives the client for the broker as it stands now."""
 
     settings: Settings
+    app: Celery
     pool: EnginePool
     store: ModelStore
     device: str
@@ -33,6 +38,9 @@ class Predicting:
     def answer(self, ticket: str, asked: ImageRequest) -> None:
         """Take the image of ``ticket``, classify it and answer; nothing is left if nobody waits any more."""
         try:
+            if asked.model_revision not in self.store.revisions():
+                self._pass_on(ticket, asked)
+                return
             taken = take_image(self.broker(), ticket)
             if taken is None:
                 return
@@ -42,6 +50,14 @@ class Predicting:
                 give_answer(self.broker(), ticket, answer, until - time.monotonic())
         except redis.RedisError as error:
             log.warning("The broker does not answer (%s); a single image goes without its answer.", error)
+
+    def _pass_on(self, ticket: str, asked: ImageRequest) -> None:
+        """Workers of one device class may have different models; the front end knows that one has this."""
+        time.sleep(PASS_ON_AFTER_S)
+        try:
+            pass_on(self.app, self.broker(), ticket, device=self.device, asked=asked)
+        except UnavailableError as error:
+            log.warning("%s", error)
 
     def _classify(self, taken: Taken, asked: ImageRequest) -> Answer | None:
         abort = threading.Event()

@@ -66,7 +66,7 @@ class Process:
     def predicting(self) -> Predicting:
         """Single images, with the same engines."""
         work = self.classifying
-        return Predicting(self.settings, work.pool, work.store, work.device, lambda: self.broker)
+        return Predicting(self.settings, self.app, work.pool, work.store, work.device, lambda: self.broker)
 
     @property
     def classifying(self) -> Classifying:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,10 +69,11 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def appear(db: Database, *precisions: str) -> None:
+def appear(db: Database, settings: Settings, *precisions: str, models: Sequence[str] | None = None) -> None:
     """A worker says that it lives."""
+    installed = ModelStore(settings.models).revisions() if models is None else models
     beat(
-        db, name="w", host="h", pid=1, device="cpu", precisions=precisions or ("fp32",), models=(), engines=1,
+        db, name="w", host="h", pid=1, device="cpu", precisions=precisions or ("fp32",), models=installed, engines=1,
         images_per_s=None, version="0",
     )  # fmt: skip
 
@@ -82,10 +83,10 @@ def worker(db: Database, settings: Settings, pool: EnginePool) -> Iterator[Predi
     """A real worker for single images, its Celery process included, in threads of this one."""
     from celery.contrib.testing.worker import start_worker
 
-    appear(db)
+    appear(db, settings)
     broker = connect(settings.broker_url)
-    predicting = Predicting(settings, pool, ModelStore(settings.models), "cpu", lambda: broker)
     celery = create_celery(settings.broker_url)
+    predicting = Predicting(settings, celery, pool, ModelStore(settings.models), "cpu", lambda: broker)
 
     @celery.task(name="mien.predict", shared=False)  # type: ignore[untyped-decorator]
     def predict(ticket: str, asked: dict[str, object]) -> None:
@@ -182,7 +183,7 @@ REFUSED = [
 
 
 def test_what_cannot_be_answered_is_told(client: FlaskClient, worker: Predicting, db: Database, redis_url: str) -> None:
-    appear(db, "fp32", "int8")
+    appear(db, worker.settings, "fp32", "int8")
     for data, query, kind, status, code in REFUSED:
         answer = post(client, data, query, kind)
         assert (answer.status_code, answer.json["code"]) == (status, code), answer.text
@@ -195,9 +196,11 @@ def test_without_a_worker_or_an_answer_or_a_broker(
     answer = post(client, picture(1))
     assert (answer.status_code, answer.json["code"]) == (503, "no_worker")
     assert int(answer.headers["Retry-After"]) > 0
-    appear(db, "bf16")
+    appear(db, settings, "bf16")
     assert post(client, picture(1)).json["code"] == "no_worker"
-    appear(db)
+    appear(db, settings, models=["0" * 64])
+    assert post(client, picture(1)).json["code"] == "no_worker_for_model"
+    appear(db, settings)
     facts = {"database_url": settings.database_url, "model": "real", "predict_timeout_s": 0.3}
     mute = make_app(tmp_path, broker_url=redis_url, **facts).test_client()
     answer = post(mute, picture(1))
@@ -232,4 +235,25 @@ def test_a_late_worker_finds_nothing_and_leaves_nothing(
     broker = connect(redis_url)
     broker.set("mien:predict:1", picture(5), px=1)
     worker.answer("1", asked)
+    assert_nothing_is_left(db, redis_url)
+
+
+def test_a_worker_without_the_model_leaves_the_image_to_another(
+    client: FlaskClient, worker: Predicting, tmp_path: Path, db: Database, redis_url: str
+) -> None:
+    from dataclasses import replace
+
+    asked: list[str] = []
+    poor = replace(worker, store=ModelStore(tmp_path / "no models"))
+    original = Predicting.answer
+
+    def answer(self: Predicting, ticket: str, request: ImageRequest) -> None:
+        asked.append(ticket)
+        original(self if len(asked) > 2 else poor, ticket, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predicting, "answer", answer)
+        assert post(client, picture(128)).json["faces"][0]["emotion"] == "grey"
+    assert len(asked) == 3
+    assert len(set(asked)) == 1
     assert_nothing_is_left(db, redis_url)
