@@ -79,7 +79,8 @@ class FormBody:
 
 def _content(image: Sending) -> Iterator[bytes]:
     if isinstance(image.content, bytes):
-        yield image.content
+        if image.content:  # an empty block would be taken for the end
+            yield image.content
         return
     left = image.size
     with image.content() as file:
