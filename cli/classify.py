@@ -51,6 +51,7 @@ def output_options(command: Any) -> Any:
     for option, meaning in (
         ("--errors-csv", "One row per image that could not be read."),
         ("--images-csv", "One row per image: outcome, faces, dominant emotion."),
+        ("--parquet", "The rows of --csv as Parquet, with the provenance in the file."),
         ("--jsonl", "One JSON object per image, with its faces."),
         ("--csv", "One row per face, and one for an image without any."),
     ):
@@ -58,13 +59,16 @@ def output_options(command: Any) -> Any:
     return command
 
 
-def outputs_of(csv: str | None, jsonl: str | None, images_csv: str | None, errors_csv: str | None) -> list[Output]:
+def outputs_of(
+    csv: str | None, jsonl: str | None, images_csv: str | None, errors_csv: str | None, parquet: str | None = None
+) -> list[Output]:
     """The files asked for, each checked so far as that can be done before there is anything to write."""
     asked = [
         Output("results.csv", csv, "--csv") if csv else None,
         Output("results.jsonl", jsonl, "--jsonl") if jsonl else None,
         Output("images.csv", images_csv, "--images-csv") if images_csv else None,
         Output("errors.csv", errors_csv, "--errors-csv") if errors_csv else None,
+        Output("results.parquet", parquet, "--parquet") if parquet else None,
     ]
     outputs = [output for output in asked if output is not None]
     if len({"-" if o.is_stdout else os.path.realpath(o.path) for o in outputs}) < len(outputs):
@@ -115,6 +119,7 @@ def classify(
     jsonl: str | None,
     images_csv: str | None,
     errors_csv: str | None,
+    parquet: str | None,
     recursive: bool,
     include: Sequence[str],
     exclude: Sequence[str],
@@ -135,7 +140,7 @@ def classify(
     settings = load_settings()
     path = _folder(folder, settings)
     extras = metadata_of(metadata)
-    outputs = outputs_of(csv, jsonl, images_csv, errors_csv) or outputs_of("results.csv", None, None, None)
+    outputs = outputs_of(csv, jsonl, images_csv, errors_csv, parquet) or outputs_of("results.csv", None, None, None)
     with stop_on_term(), working_mien(settings) as client:
         job = client.submit_folder(
             path, recursive=recursive, include=include, exclude=exclude, metadata=extras, **options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.classify import exit_code, follow, output_options, outputs_of, show_summary, write_outputs
+from cli.classify import exit_code, follow, metadata_of, output_options, outputs_of, show_summary, write_outputs
 from cli.output import count, say, seconds, show_json, show_table
 from mien.errors import NotFoundError, UnavailableError
 
@@ -23,20 +23,25 @@ STATUSES = ("draft", "queued", "expanding", "running", "cancelling", "completed"
 
 @click.command()
 @click.option("--status", type=click.Choice(STATUSES), help="Only jobs in this state.")
+@click.option("--model", help="Only jobs of this model: NAME or NAME@REVISION.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Only jobs with this metadata. May be repeated.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many, newest first.")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
-def jobs(status: str | None, limit: int, as_json: bool) -> None:
+def jobs(status: str | None, model: str | None, metadata: tuple[str, ...], limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
     from cli.system import readable_mien
+    from mien.client import Among
     from mien.settings import load_settings
 
+    wanted = Among(status=status, model=model, metadata=metadata_of(metadata))  # type: ignore[arg-type]
     with readable_mien(load_settings()) as client:
-        found = list(client.jobs(status=status, limit=limit))  # type: ignore[arg-type]
+        found = list(client.jobs(among=wanted, limit=limit))
     if as_json:
         show_json([job.model_dump(mode="json") for job in found])
         return
     if not found:
-        say("There are no jobs" + (f" that are {status}." if status else " yet; `mien classify FOLDER` makes one."))
+        chosen = status or model or metadata
+        say("There are no such jobs." if chosen else "There are no jobs yet; `mien classify FOLDER` makes one.")
         return
     rows = [
         (
@@ -85,13 +90,14 @@ def results(
     jsonl: str | None,
     images_csv: str | None,
     errors_csv: str | None,
+    parquet: str | None,
     summary: bool,
 ) -> None:
     """Write a job's results, also while it runs. Without an option: the CSV, to standard output."""
     from cli.system import readable_mien
     from mien.settings import load_settings
 
-    outputs = outputs_of(csv, jsonl, images_csv, errors_csv)
+    outputs = outputs_of(csv, jsonl, images_csv, errors_csv, parquet)
     if not outputs and not summary:
         outputs = outputs_of("-", None, None, None)
     with readable_mien(load_settings()) as client:

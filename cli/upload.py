@@ -63,6 +63,7 @@ def upload(
     jsonl: str | None,
     images_csv: str | None,
     errors_csv: str | None,
+    parquet: str | None,
     recursive: bool,
     include: Sequence[str],
     exclude: Sequence[str],
@@ -83,7 +84,7 @@ def upload(
     given = {"url": url, "api_key": key}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     choice = Choice(_root(folder), recursive, include, exclude)
-    outputs = outputs_of(csv, jsonl, images_csv, errors_csv)
+    outputs = outputs_of(csv, jsonl, images_csv, errors_csv, parquet)
     found = measure(choice)
     if not found[0]:
         raise SourceError(f"There is no image in {folder}. Images are told by their ending; --include changes that.")
