@@ -42,9 +42,12 @@ class Client(ClientUploads, ClientParts, ClientResults):
         min_face_score: float | None = None,
         min_face: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        keep_results: int | None = None,
         idempotency_key: str | None = None,
     ) -> wire.JobStatus:
         """Submit a folder on the server's file system and give the job as it was accepted.
+
+        ``keep_results`` is how many seconds after its end the job is deleted; None: as the server's settings say.
 
         Raises:
             SourceError, ModelError, UnprocessableError, InvalidRequestError: what is wrong, by ``field``.
@@ -67,6 +70,7 @@ class Client(ClientUploads, ClientParts, ClientResults):
             "model": model,
             "options": {name: value for name, value in options.items() if value is not None},
             "metadata": dict(metadata or {}),
+            "keep_results": keep_results,
         }
         # a key of its own even where none was given: when an answer is lost, asking again makes no second job
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
