@@ -6,14 +6,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
+
+import pytest
 
 from mien.client import Client
 from tests.end_to_end.system import Mien
 from tests.support.machine import ROOT, SAMPLES, lacking
 
-BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
 PRELUDE = """
 set -euo pipefail
 curl() { command curl --fail-with-body --max-time 60 "$@" || { echo "refused: curl $*" >&2; return 22; }; }
@@ -24,6 +27,7 @@ ID=$(cat id)
 def test_every_command_of_the_guide_works(embedded: Mien, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         lacking("curl is not installed")
+    pytest.importorskip("pandas", reason="the guide makes a data frame: pip install pandas")
     photos, work = tmp_path / "photos", tmp_path / "work"
     (photos / "sub").mkdir(parents=True)
     work.mkdir()
@@ -37,10 +41,11 @@ def test_every_command_of_the_guide_works(embedded: Mien, tmp_path: Path) -> Non
     blocks = BLOCK.findall((ROOT / "docs" / "api.md").read_text())
     assert len(blocks) >= 8
     with embedded.up(photos), Client(embedded.url(), embedded.key()) as client:
-        for block in blocks:
+        for language, block in blocks:
             here = block.replace("http://127.0.0.1:8616", embedded.url()).replace("/photos/2026", str(photos))
+            shell = ["bash", "-c", f"{PRELUDE}\n{here}\necho $ID > id"]
             done = subprocess.run(
-                ["bash", "-c", f"{PRELUDE}\n{here}\necho $ID > id"],
+                shell if language == "sh" else [sys.executable, "-c", here],
                 cwd=work,
                 capture_output=True,
                 text=True,
