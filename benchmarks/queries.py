@@ -1,7 +1,8 @@
 """How long each question over a large ledger takes: one job of 900,000 images and a thousand of a hundred.
 
 ``python -m benchmarks.queries --images 1000000`` (SQLite in a temporary folder, or ``--database-url postgresql://...``).
-A ledger that this has filled before is asked as it is. Rare answers are put where they are hardest to find: the failed images and the rarest label stand at the end.
+A ledger that this has filled before is asked as it is. Rare answers are put where they are hardest to find: the failed
+images and the rarest label stand at the end.
 """
 
 from __future__ import annotations
