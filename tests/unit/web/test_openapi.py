@@ -21,7 +21,7 @@ CODE = re.compile(
 INTERNAL = {"lease_lost", "bad_setting", "no_key", "not_migrated", "unknown_key", "missing_resource", "pandas_missing"}
 """Errors that a client of the API cannot meet."""
 ELSEWHERE = {
-    *("no_images", "source_away", "engines_cannot_start", "no_worker_for_model", "folders_unreadable"),
+    *("no_images", "source_away", "engines_cannot_start", "folders_unreadable"),
     *("no_answer", "no_server", "not_a_mien", "download_broken", "pandas_missing", "file_changed"),
 }
 """Codes of a job's `error` and `notice`, and those that the client adds."""
