@@ -69,6 +69,7 @@ class FolderUpload:
     _local: threading.local = field(default_factory=threading.local)
     _clients: list[Client] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self, arrived: Mapping[str, tuple[int, str]] | None = None) -> Progress:
         """Send what is not there yet; ``arrived`` is what is: (bytes, SHA-256) by name.
@@ -87,6 +88,9 @@ class FolderUpload:
                     under_way = self._settled(under_way)
             while under_way:
                 under_way = self._settled(under_way)
+        except BaseException:
+            self._over.set()  # no thread waits for a server any longer
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             for client in self._clients:
@@ -156,14 +160,12 @@ class FolderUpload:
             try:
                 self._client().upload(self.job_id, batch)
             except errors.UnavailableError:
-                if time.monotonic() - since > PATIENCE_S:
+                if time.monotonic() - since > PATIENCE_S or self._over.wait(pause):
                     raise
-                time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             except errors.LimitError as error:
-                if error.retry_after_s > PATIENCE_S:
+                if error.retry_after_s > PATIENCE_S or self._over.wait(error.retry_after_s):
                     raise
-                time.sleep(error.retry_after_s)
             else:
                 return
 

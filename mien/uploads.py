@@ -255,8 +255,10 @@ def flush(settings: Settings, public_id: str, stored_names: Sequence[str]) -> No
         NoSpaceError, NotFoundError, UnavailableError: it has not.
     """
     folder = uploads_folder(settings, public_id)
-    with ThreadPoolExecutor(min(len(stored_names), FLUSH_THREADS)) as pool:
-        for _ in pool.map(_flush, [folder / name for name in stored_names]):
+    files = [folder / name for name in stored_names]
+    places = [*files, *sorted({file.parent for file in files}), folder]  # a new name lasts with its folder
+    with ThreadPoolExecutor(min(len(places), FLUSH_THREADS)) as pool:
+        for _ in pool.map(_flush, places):
             pass
 
 

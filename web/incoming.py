@@ -14,6 +14,7 @@ from mien.uploads import check_space
 from web.services import services
 
 DRAIN_BYTES = 32 << 20
+DRAIN_BYTES_BUSY = 1 << 20
 """A refused body is read on so far, for clients that listen only when they have sent all of it."""
 
 
@@ -47,9 +48,8 @@ class Body:
             raise _broken()
         return bytes(data)
 
-    def drain(self) -> None:
+    def drain(self, left: int) -> None:
         """Read on, not too far, so that the client gets to hear the answer."""
-        left = DRAIN_BYTES
         while left > 0 and not self.ended:
             try:
                 left -= len(self.read(1 << 16))
@@ -92,7 +92,7 @@ def incoming() -> Iterator[Body]:
             check_space(parts.settings, request.content_length or 0)
             yield body
         except BaseException:
-            body.drain()
+            body.drain(DRAIN_BYTES if got else DRAIN_BYTES_BUSY)
             if not body.ended:
                 after_this_request(_hang_up)
             raise
