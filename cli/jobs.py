@@ -10,11 +10,11 @@ import click
 
 from cli.classify import exit_code, follow, metadata_of, output_options, outputs_of, show_summary, write_outputs
 from cli.output import count, say, seconds, show_json, show_table
-from mien.errors import NotFoundError, UnavailableError
+from mien.errors import UnavailableError
 
 if TYPE_CHECKING:
     from mien.client import Client
-    from mien.wire import JobStatus
+    from mien.wire import JobStatus, Receipt
 
 SETTLE_S = 120.0
 POLL_S = 0.3
@@ -136,22 +136,71 @@ def retry(job_id: str, wait: bool) -> None:
 
 
 @click.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("job_id", metavar="ID")
+@click.option("--model", metavar="NAME", help="Another model: a name, or name@revision.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "int8"]), help="Another precision.")
+@click.option("--faces", type=click.Choice(["detect", "whole"]), help="Find faces, or take each image as it is.")
+@click.option("--detect-size", type=int, metavar="PIXELS", help="Another longer side at which faces are looked for.")
+@click.option("--min-face", type=int, metavar="PIXELS", help="Another smallest face that counts.")
+@click.option("--wait", is_flag=True, help="Watch it until it has ended.")
+def rerun(job_id: str, *, model: str | None, wait: bool, **options: object) -> None:
+    """Run a job again as a new one over the same images. What is not named is as it was."""
+    from cli.system import readable_mien, working_mien
+    from mien.settings import load_settings
+
+    settings = load_settings()
+    different = {name: value for name, value in options.items() if value is not None}
+    with (working_mien if wait else readable_mien)(settings) as client:
+        job = client.rerun(job_id, model=model, options=different or None)
+        if wait:
+            job = follow(client, job, settings)
+        _show(job)
+    if not wait:
+        say(f"`mien status {job.id} --wait` goes on with it.")
+    raise click.exceptions.Exit(exit_code(job) if wait else 0)
+
+
+@click.command()
+@click.argument("job_ids", metavar="[ID...]", nargs=-1)
+@click.option("--image", "images", multiple=True, metavar="FILE", help="Only this image of the job; may be repeated.")
+@click.option("--sha256", metavar="HEX", help="Every image with this SHA-256, in all of your jobs.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(job_ids: tuple[str, ...], yes: bool) -> None:
-    """Delete jobs and everything of them: results, faces, cached answers. Photographs in folders are not touched."""
+def delete(job_ids: tuple[str, ...], images: tuple[str, ...], *, sha256: str | None, yes: bool) -> None:
+    """Delete jobs, single images of one, or a content: results, faces, uploads, cached answers.
+
+    Photographs in folders are not touched.
+    """
     from cli.system import working_mien
     from mien.settings import load_settings
 
+    if bool(job_ids) == bool(sha256) or (images and len(job_ids) != 1):
+        raise click.UsageError("Name jobs, or one job and its --image FILE, or --sha256 HEX.")
+    if sha256:
+        what = f"every image with SHA-256 {sha256[:12]}... in all jobs"
+    elif images:
+        what = f"{count(len(images), 'image')} of job {job_ids[0]}"
+    else:
+        what = f"{count(len(job_ids), 'job')} with all results"
     if not yes:
-        click.confirm(f"Delete {count(len(job_ids), 'job')} with all results?", abort=True, err=True)
+        click.confirm(f"Delete {what}?", abort=True, err=True)
     with working_mien(load_settings()) as client:
-        receipts = [client.delete(job_id).id for job_id in job_ids]
-        for job_id, receipt in zip(job_ids, receipts, strict=True):
-            _await(lambda job_id=job_id: _is_gone(client, job_id), f"Job {job_id} is being deleted; it takes longer.")  # type: ignore[misc]
-            gone = client.receipt(receipt).deleted
-            what = f"{count(gone.images, 'image')}, {count(gone.faces, 'face')}"
-            say(f"Job {job_id} is deleted: {what} (receipt {receipt}).")
+        if sha256:
+            receipts = {what: client.delete_content(sha256)}
+        elif images:
+            receipts = {what: client.delete_images(job_ids[0], *images)}
+        else:
+            receipts = {f"Job {job_id}": client.delete(job_id) for job_id in job_ids}
+        for name, receipt in receipts.items():
+            _say_deleted(client, name, receipt)
+
+
+def _say_deleted(client: Client, name: str, receipt: Receipt) -> None:
+    _await(
+        lambda: client.receipt(receipt.id).finished_at is not None,
+        f"{name}: it is being deleted, which takes longer (receipt {receipt.id}).",
+    )
+    gone = client.receipt(receipt.id).deleted
+    say(f"{name}: deleted, {count(gone.images, 'image')}, {count(gone.faces, 'face')} (receipt {receipt.id}).")
 
 
 @click.command()
@@ -188,14 +237,6 @@ def _await(is_done: Callable[[], bool], otherwise: str) -> None:
         time.sleep(POLL_S)
 
 
-def _is_gone(client: Client, job_id: str) -> bool:
-    try:
-        client.job(job_id)
-    except NotFoundError:
-        return True
-    return False
-
-
 def _show(job: JobStatus) -> None:
     counts = job.counts
     rows: list[tuple[str, object]] = [
@@ -224,4 +265,4 @@ def _show(job: JobStatus) -> None:
         click.echo(f"{name.ljust(width)}  {value}")
 
 
-commands = [jobs, status, results, cancel, retry, delete, cite]
+commands = [jobs, status, results, cancel, retry, rerun, delete, cite]

@@ -139,3 +139,27 @@ def test_uploads_and_then_the_job_go_when_their_time_has_passed(
     running_mien.wait_for(lambda: job.id not in [found.id for found in client.jobs()], "the job is gone")
     receipt = next(found for found in client.receipts() if found.job == job.id)
     assert (receipt.reason, receipt.deleted.images) == ("retention", 3)
+
+
+def test_the_commands_run_again_and_delete(running_mien: Mien, client: Client, photos: Path) -> None:
+    for number in range(3):
+        grey(photos / f"{number}.png", 40 * number + 7)
+    first = client.submit_folder(photos, faces="whole").id
+    last_state(client, first)
+    said = running_mien.run("rerun", first, "--faces", "detect", "--wait")
+    again = next(job for job in client.jobs() if job.id != first)
+    assert again.id in said
+    assert (again.options.faces, again.counts.no_face) == ("detect", 3)
+    content = hashlib.sha256((photos / "2.png").read_bytes()).hexdigest()
+    for arguments, images, faces in [
+        ((first, "--image", "1.png"), 1, 1),
+        (("--sha256", content), 2, 1),
+        ((first,), 1, 1),
+    ]:
+        running_mien.run("delete", *arguments, "--yes")
+        receipt = next(client.receipts())
+        assert (receipt.deleted.images, receipt.deleted.faces) == (images, faces)
+        assert receipt.finished_at is not None
+    assert "no job" in running_mien.run("rerun", first, code=1)
+    assert "holds no image" in running_mien.run("delete", again.id, "--image", "nothing.png", "--yes", code=1)
+    assert "Name jobs" in running_mien.run("delete", again.id, "--sha256", content, "--yes", code=2)
