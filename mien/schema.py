@@ -205,6 +205,7 @@ faces = Table(
     Column("confidence", Float, nullable=False),
     Column("probabilities", sa.JSON, nullable=False),
     Index(None, "chunk_id", "emotion", "confidence"),
+    Index(None, "chunk_id", "confidence"),
 )
 
 # What stands in a chunk, per folder, so that summaries and filters need not read every row: mien/ledger/tallies.py.
@@ -256,6 +257,7 @@ uploads = Table(
     Column("sha256", LargeBinary(32), nullable=False),
     Column("received_at", Moment, nullable=False),
     sa.UniqueConstraint("job_id", "path"),
+    Index(None, "sha256"),
 )
 
 corrections = Table(

@@ -237,6 +237,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
         sa.UniqueConstraint("job_id", "path", name=op.f("uq_uploads_job_id_path")),
     )
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_uploads_sha256"), ["sha256"], unique=False)
+
     op.create_table(
         "images",
         sa.Column("id", KEY, nullable=False),
@@ -308,6 +311,7 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_faces_chunk_id_emotion_confidence"), ["chunk_id", "emotion", "confidence"], unique=False
         )
+        batch_op.create_index(batch_op.f("ix_faces_chunk_id_confidence"), ["chunk_id", "confidence"], unique=False)
 
     op.create_table(
         "tallies",
@@ -360,6 +364,7 @@ def downgrade() -> None:
     op.drop_table("job_metadata")
     op.drop_table("tallies")
     with op.batch_alter_table("faces", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_faces_chunk_id_confidence"))
         batch_op.drop_index(batch_op.f("ix_faces_chunk_id_emotion_confidence"))
 
     op.drop_table("faces")
@@ -373,6 +378,9 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_images_chunk_id_outcome_position"))
 
     op.drop_table("images")
+    with op.batch_alter_table("uploads", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_uploads_sha256"))
+
     op.drop_table("uploads")
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_deliveries_state_next_attempt_at"))
