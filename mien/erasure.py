@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from mien.paths import exact_name
 from mien.schema import images, jobs, receipts, uploads
 from mien.settings import Settings
 from mien.uploads import remove_files, uploads_folder
+
+log = logging.getLogger(__name__)
 
 
 def open_erasures(db: Database) -> list[sa.Row[Any]]:
@@ -51,10 +54,13 @@ class Eraser:
             if self.is_stopping():
                 return
             target = json.loads(receipt.target)
-            if receipt.kind == "sha256":
-                self._content(receipt, bytes.fromhex(target["sha256"]))
-            else:
-                self._images(receipt, target["job"], target["files"])
+            try:
+                if receipt.kind == "sha256":
+                    self._content(receipt, bytes.fromhex(target["sha256"]))
+                else:
+                    self._images(receipt, target["job"], target["files"])
+            except OSError as error:
+                log.error("an upload of receipt %s cannot be deleted: %s; it is tried again", receipt.public_id, error)
 
     def _content(self, receipt: sa.Row[Any], sha256: bytes) -> None:
         wanted = Wanted(sha256=sha256)

@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from mien.errors import DeadlineError, ModelError, UnavailableError, UnprocessableError
 from mien.heartbeat import WorkerInfo
-from mien.queue import PREDICT, PREDICT_QUEUES
+from mien.queue import DOORBELL_EXPIRES_S, PREDICT, PREDICT_QUEUES
 from mien.submission import Asked
 
 PREFIX = "mien:predict:"
@@ -138,7 +138,7 @@ def predict(
     deadline = time.monotonic() + timeout_s
     try:
         broker.set(_image_key(ticket), data, px=max(round(timeout_s * 1000), 1))
-        _send(app, ticket, device=device, asked=asked, timeout_s=timeout_s)
+        _send(app, ticket, device=device, asked=asked)
         found = broker.blpop([_answer_key(ticket)], timeout=max(deadline - time.monotonic(), 0.01))
     except redis.RedisError as error:
         raise _no_broker(error) from None
@@ -167,9 +167,8 @@ def take_image(broker: redis.Redis, ticket: str) -> Taken | None:
 
 def pass_on(app: Celery, broker: redis.Redis, ticket: str, *, device: str, asked: ImageRequest) -> None:
     """Leave the image to another worker of this device class; nothing happens when its sender has given up."""
-    left_ms = broker.pttl(_image_key(ticket))
-    if left_ms > 0:
-        _send(app, ticket, device=device, asked=asked, timeout_s=left_ms / 1000)
+    if broker.exists(_image_key(ticket)):
+        _send(app, ticket, device=device, asked=asked)
 
 
 def give_answer(broker: redis.Redis, ticket: str, answer: Answer, left_s: float) -> None:
@@ -182,13 +181,13 @@ def give_answer(broker: redis.Redis, ticket: str, answer: Answer, left_s: float)
         steps.execute()
 
 
-def _send(app: Celery, ticket: str, *, device: str, asked: ImageRequest, timeout_s: float) -> None:
+def _send(app: Celery, ticket: str, *, device: str, asked: ImageRequest) -> None:
     try:
         app.send_task(
             PREDICT,
             kwargs={"ticket": ticket, "asked": asked.model_dump()},
             queue=PREDICT_QUEUES[device],
-            expires=timeout_s,
+            expires=DOORBELL_EXPIRES_S,  # the image itself expires by one clock, the broker's
             ignore_result=True,
             retry=False,
         )

@@ -26,12 +26,16 @@ class Wanted:
 
     def images(self, job_id: int) -> sa.ColumnElement[bool]:
         """Those in the table of images."""
-        mine = images.c.job_id == job_id
         if self.sha256 is None:
-            return sa.and_(mine, images.c.path.in_(self.paths))
-        # an upload's content is known before it is classified
-        uploaded = sa.select(uploads.c.path).where(uploads.c.job_id == job_id, uploads.c.sha256 == self.sha256)
-        return sa.and_(mine, sa.or_(images.c.sha256 == self.sha256, images.c.path.in_(uploaded)))
+            return sa.and_(images.c.job_id == job_id, images.c.path.in_(self.paths))
+        read = sa.select(images.c.id).where(images.c.job_id == job_id, images.c.sha256 == self.sha256)
+        # an upload's content is known before it is read
+        uploaded = (
+            sa.select(images.c.id)
+            .join(uploads, sa.and_(uploads.c.job_id == images.c.job_id, uploads.c.path == images.c.path))
+            .where(uploads.c.job_id == job_id, uploads.c.sha256 == self.sha256)
+        )
+        return images.c.id.in_(sa.union(read, uploaded))
 
     def uploads(self, job_id: int) -> sa.ColumnElement[bool]:
         """Those in the table of uploads."""
