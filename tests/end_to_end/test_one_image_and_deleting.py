@@ -14,10 +14,10 @@ import redis
 from PIL import Image
 
 from mien.client import Client
-from mien.errors import NotFoundError, UnprocessableError
+from mien.errors import DeadlineError, NotFoundError, UnavailableError, UnprocessableError
 from mien.predict import connect
 from mien.wire import JobStatus
-from tests.end_to_end.system import Mien, grey
+from tests.end_to_end.system import Mien, grey, kill
 from tests.support.tiny_model import LABELS, expected
 
 TEXT_OF = {
@@ -163,3 +163,39 @@ def test_the_commands_run_again_and_delete(running_mien: Mien, client: Client, p
     assert "no job" in running_mien.run("rerun", first, code=1)
     assert "holds no image" in running_mien.run("delete", again.id, "--image", "nothing.png", "--yes", code=1)
     assert "Name jobs" in running_mien.run("delete", again.id, "--sha256", content, "--yes", code=2)
+
+
+@pytest.mark.reliability
+def test_one_image_outlives_a_worker_that_hangs_and_a_broker_that_dies(embedded: Mien, photos: Path) -> None:
+    embedded.settings["MIEN_PREDICT_TIMEOUT_S"] = "3"
+    image = grey(photos / "a.png", 250).read_bytes()
+
+    def left() -> list[bytes]:
+        with broker_of(embedded) as broker:
+            return list(broker.scan_iter("mien:predict*"))
+
+    with embedded.up(), Client(embedded.url(), embedded.key()) as client:
+        embedded.wait_for(client.workers, "a worker")
+        assert client.predict(image, faces="whole").faces[0].emotion == LABELS[-1]
+        worker = embedded.part("worker")
+        worker.suspend()
+        try:
+            with pytest.raises(DeadlineError) as caught:
+                client.predict(image, faces="whole")
+            assert caught.value.code == "predict_timeout"
+            assert left() == []
+        finally:
+            worker.resume()
+        embedded.wait_for(lambda: answers(client, image), "the worker answers again")
+        kill(embedded.part("broker"))
+        embedded.wait_for(lambda: answers(client, image), "the new broker is used")
+        kill(embedded.part("worker"))
+        embedded.wait_for(lambda: answers(client, image), "the new worker answers")
+        assert left() == []
+
+
+def answers(client: Client, image: bytes) -> bool:
+    try:
+        return client.predict(image, faces="whole").outcome == "ok"
+    except (UnavailableError, DeadlineError):
+        return False
