@@ -227,6 +227,31 @@ def test_wherever_it_is_cut_off_that_is_seen(mode: str) -> None:
         assert refusal(archive[:cut]).code in ("archive_damaged", "not_an_archive"), cut
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_damaged_it_is_an_archive_error_or_still_an_archive(seed: int) -> None:
+    chance = random.Random(seed)
+    files = {name: data[:300] for name, data in list(some_files().items())[:5]}
+    whole = [zipped(files), zipped(files, stream=True), tarred(files), tarred(files, mode="w:gz")]
+    refused = 0
+    for _ in range(300):
+        archive = bytearray(chance.choice(whole))
+        at = chance.randrange(len(archive))
+        match chance.choice(["change", "cut", "insert"]):
+            case "change":
+                archive[at] = chance.randrange(256)
+            case "cut":
+                del archive[at : at + chance.randrange(1, 60)]
+            case "insert":
+                archive[at:at] = chance.randbytes(chance.randrange(1, 30))
+        try:
+            for entry in entries(Trickle(bytes(archive), chance.choice([7, 1000]))):
+                while entry.read(1000):
+                    pass
+        except ArchiveError:
+            refused += 1
+    assert refused > 100
+
+
 def test_a_changed_byte_within_a_zipped_file_is_seen() -> None:
     archive = bytearray(zipped({"a.jpg": random.Random(2).randbytes(5000)}, stored=True))
     archive[archive.index(b"a.jpg") + 1000] ^= 1
