@@ -132,9 +132,10 @@ def _records(data: bytes) -> dict[bytes, bytes]:
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 20)
-        length = int(data[at:space]) if space > at and data[at:space].isdigit() else 0
+        digits = data[at:space] if space > at else b""
+        length = int(digits) if digits.isdigit() else 0
         record = data[space + 1 : at + length]
-        if length <= space - at + 1 or not record.endswith(b"\n") or b"=" not in record:
+        if length <= len(digits) + 1 or not record.endswith(b"\n") or b"=" not in record:
             raise ArchiveError("The archive is damaged: a pax header in it cannot be read.")
         key, _, value = record[:-1].partition(b"=")
         found[key] = value

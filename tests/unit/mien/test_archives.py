@@ -264,6 +264,16 @@ def test_a_damaged_header_in_a_tar_is_not_taken_for_its_end() -> None:
     assert refusal(bytes(archive)).code == "archive_damaged"
 
 
+@pytest.mark.parametrize(
+    "records", [b"12 path=a.b\nrest", b"0 path=a\n", b"1 \n", b"99 path=a\n", b"path=a\n", b"-9 a=b\n"]
+)
+def test_a_pax_header_that_is_none_is_refused(records: bytes) -> None:
+    head = tarfile.TarInfo("x")
+    head.type, head.size = tarfile.XHDTYPE, len(records)
+    archive = head.tobuf(tarfile.USTAR_FORMAT) + records.ljust(512, b"\0") + tarred({"a.jpg": b"1"})
+    assert refusal(archive).code == "archive_damaged"
+
+
 def test_a_zip_that_lists_other_files_than_it_holds_is_refused() -> None:
     archive = zipped({"a.jpg": b"1", "b.jpg": b"2"})
     at = archive.index(b"PK\1\2")
