@@ -135,7 +135,7 @@ def _records(data: bytes) -> dict[bytes, bytes]:
         digits = data[at:space] if space > at else b""
         length = int(digits) if digits.isdigit() else 0
         record = data[space + 1 : at + length]
-        if length <= len(digits) + 1 or not record.endswith(b"\n") or b"=" not in record:
+        if not len(digits) + 1 < length <= len(data) - at or not record.endswith(b"\n") or b"=" not in record:
             raise ArchiveError("The archive is damaged: a pax header in it cannot be read.")
         key, _, value = record[:-1].partition(b"=")
         found[key] = value
