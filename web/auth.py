@@ -26,6 +26,8 @@ from web.security import SAFE_METHODS
 from web.services import services
 
 ALWAYS_OPEN = frozenset({"health.healthz", "static", "pages.sign_in", "pages.sign_in_submit"})
+FOR_READERS = frozenset({"pages.sign_out"})
+"""What changes nothing of a job, though it is no GET."""
 SESSION_KEY = "key"
 SECRET_BYTES = 32
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
@@ -63,7 +65,7 @@ def install(app: Flask, settings: Settings) -> None:
             return None
         try:
             g.caller = identify(settings, services().db)
-            if request.method not in SAFE_METHODS:
+            if request.method not in SAFE_METHODS and request.endpoint not in FOR_READERS:
                 require_scope("submit")
         except UnauthorizedError:
             if wants_page() and request.method == "GET":

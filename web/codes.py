@@ -75,7 +75,6 @@ CODES = {
     "no_space": "the disk for uploads is full, or would be",
     "no_worker": "no live worker can answer",
     "no_worker_for_model": "no live worker that gives the precision has the model",
-    "no_worker_for_model": "no live worker that gives the precision has the model",
     "not_a_draft": "the job takes no uploads any more",
     "not_an_archive": "the body is no zip and no tar",
     "not_found": "there is nothing at this address",

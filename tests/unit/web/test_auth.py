@@ -197,3 +197,12 @@ def test_keys_stand_in_no_url_and_no_answer(app: Flask, db: Database) -> None:
     page = client.get("/", headers={"Accept": "text/html"})
     assert secret not in page.text and secret not in str(page.headers)
     assert parts_of(app).settings.bootstrap_key == ""
+
+
+def test_a_reader_may_sign_out(client: FlaskClient, db: Database) -> None:
+    _, secret = create_key(db, "reader", scope="read")
+    client.post("/sign-in", data={"key": secret})
+    assert client.get("/", headers={"Accept": "text/html"}).status_code == 200
+    assert client.post("/", data={"path": "/"}, headers={"Accept": "text/html"}).status_code == 403
+    assert client.post("/sign-out").status_code == 303
+    assert client.get("/", headers={"Accept": "text/html"}).status_code == 303
