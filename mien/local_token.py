@@ -60,8 +60,10 @@ def _make(path: Path) -> None:
         os.link(unfinished, path)  # unlike rename, it fails if another process was first: then that one's token holds
     except FileExistsError:
         pass
+    except OSError:
+        unfinished.rename(path)  # a file system without links; whoever was first is at worst asked once more
     finally:
-        unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> str:
