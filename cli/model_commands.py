@@ -111,10 +111,18 @@ def evaluate(
     metavar="DATA[:detect]",
     help="Labelled images to judge it on; the first set the temperature.",
 )
+@click.option("--margin", type=float, help="Crop margin in serving; the middle of those in training by default.")
 @click.option("--card", type=FOLDER, metavar="FILE", help="TOML with what the model card says besides figures.")
 @click.option("--install", is_flag=True, help="Install it for jobs at once.")
 def package(
-    run: Path, folder: Path, *, name: str | None, judged: tuple[str, ...], card: Path | None, install: bool
+    run: Path,
+    folder: Path,
+    *,
+    name: str | None,
+    judged: tuple[str, ...],
+    margin: float | None,
+    card: Path | None,
+    install: bool,
 ) -> None:
     """Make the model folder FOLDER of a finished RUN: calibrated, exported, quantised, judged, with its card."""
     _need("torch", "training")
@@ -125,7 +133,9 @@ def package(
     judges = [
         Judge(Path(path.removesuffix(":detect")), "detect" if path.endswith(":detect") else "whole") for path in judged
     ]
-    found = release(run, folder, name=name or network_of(run)[1].name, judges=judges, card=content, say=say)
+    found = release(
+        run, folder, name=name or network_of(run)[1].name, judges=judges, margin=margin, card=content, say=say
+    )
     write_figures(found, run / "figures.json")
     say(f"{folder}: revision {found.packaged.model.revision[:12]}, {sum(found.packaged.megabytes.values()):.1f} MB")
     if install:

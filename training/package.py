@@ -137,10 +137,14 @@ def package_run(
     *,
     name: str,
     temperature: float = 1.0,
+    margin: float | None = None,
     say: Callable[[str], None] = lambda _: None,
     cache: Path | None = None,
 ) -> Packaged:
-    """Package the kept weights of a run, with int8 scales from its own training images."""
+    """Package the kept weights of a run, with int8 scales from its own training images.
+
+    ``margin``: the crop margin in serving; without it the middle of those it was trained with.
+    """
     from training.calibrate import fold_temperature  # noqa: PLC0415
 
     network, recipe, _ = network_of(run)
@@ -148,6 +152,7 @@ def package_run(
     if temperature != 1.0:
         fold_temperature(model, temperature)
     spec, crop = specs_of(recipe)
+    crop = crop if margin is None else CropSpec(margin, crop.grey)
     crops = training_crops(recipe, cache or run.parent / "cache", labels=tuple(checkpoint_labels(model)))
     return write_package(
         model,

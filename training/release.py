@@ -47,6 +47,7 @@ def release(
     *,
     name: str,
     judges: Sequence[Judge],
+    margin: float | None = None,
     card: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Release:
@@ -62,10 +63,10 @@ def release(
     temperature, held_back = 1.0, None
     if judges:
         with tempfile.TemporaryDirectory() as scratch:
-            plain = package_run(run, Path(scratch) / "plain", name=name, say=say)
+            plain = package_run(run, Path(scratch) / "plain", name=name, margin=margin, say=say)
             temperature, held_back = calibrate(plain.model, judges[0])
         say(f"temperature {temperature:.3f}")
-    made = package_run(run, folder, name=name, temperature=temperature, say=say)
+    made = package_run(run, folder, name=name, temperature=temperature, margin=margin, say=say)
     figures = []
     for number, judge in enumerate(judges):
         names = held_back if number == 0 else None

@@ -12,7 +12,7 @@ collect_ignore_glob = ["test_*.py"] if MISSING else []
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "training" in item.path.parts:
+        if Path(__file__).parent in item.path.parents:
             item.add_marker("torch")
 
 

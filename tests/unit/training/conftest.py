@@ -1,6 +1,7 @@
 """Training is tested where torch is installed."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -11,5 +12,5 @@ collect_ignore_glob = ["test_*.py"] if MISSING else []
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "training" in item.path.parts:
+        if Path(__file__).parent in item.path.parents:
             item.add_marker("torch")
