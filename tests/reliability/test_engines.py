@@ -1,6 +1,6 @@
 """Engines are killed, crash, hang and swell: every image still gets exactly one answer, and the right one."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
 import contextlib
 import os
