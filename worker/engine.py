@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -80,6 +81,15 @@ class Inbox:
                     break
             return number, self._specs[number], chosen
 
+    def take_urgent(self, is_loaded: Callable[[EngineSpec], bool]) -> tuple[EngineSpec, ImageTask] | None:
+        """An urgent image whose classifier is loaded, without waiting; None if there is none."""
+        with self._arrived:
+            for ticket, (number, task, first) in self._waiting.items():
+                if first and is_loaded(self._specs[number]):
+                    del self._waiting[ticket]
+                    return self._specs[number], task
+        return None
+
     def drop(self, number: int) -> None:
         """Forget the images of a spec that cannot be served."""
         with self._arrived:
@@ -110,6 +120,17 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
     device = _cuda_device(config.number) if config.device == "cuda" else config.device
     stages = Stages(device=device, batch=config.batch, sign=lambda: pipe.send_bytes(pack("sign")))
     pipe.send_bytes(pack("ready"))
+
+    def begin(key: int) -> None:
+        pipe.send_bytes(pack("begin", ticket=key))
+
+    def begin_after_urgent(key: int) -> None:
+        """Between the images of a batch, those that somebody waits for are let through."""
+        while (urgent := inbox.take_urgent(stages.has_classifier)) is not None:
+            for result in stages.run(urgent[0], [urgent[1]], begin=begin):
+                _send(pipe, result)
+        begin(key)
+
     while True:
         number, spec, tasks = inbox.take(config.batch)
         if not stages.has_classifier(spec):
@@ -121,7 +142,7 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
                 pipe.send_bytes(pack("unusable", number=number, code=error.code, detail=error.detail))
                 continue
             pipe.send_bytes(pack("loaded", number=number))
-        for result in stages.run(spec, tasks, begin=lambda key: pipe.send_bytes(pack("begin", ticket=key))):
+        for result in stages.run(spec, tasks, begin=begin_after_urgent):
             _send(pipe, result)
         resident = resident_bytes()
         if resident is not None and resident > config.max_rss_bytes:
