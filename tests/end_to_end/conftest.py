@@ -113,16 +113,6 @@ WAYS = ["embedded", pytest.param("production", marks=[pytest.mark.postgres, pyte
 
 @pytest.fixture(params=WAYS)
 def mien(request: pytest.FixtureRequest) -> Mien:
-    """A Mien of its own either way: embedded and not running yet, or production and running."""
-    if request.param == "embedded":
-        embedded: Mien = request.getfixturevalue("embedded")
-        return embedded
-    by_hand: ByHand = request.getfixturevalue("by_hand")
-    return by_hand.mien
-
-
-@pytest.fixture(params=WAYS)
-def running_mien(request: pytest.FixtureRequest) -> Mien:
     """A Mien that runs for all tests that harm nothing, either way; it starts once."""
     found: Mien = request.getfixturevalue(f"shared_{request.param}")
     return found

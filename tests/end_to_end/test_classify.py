@@ -25,7 +25,7 @@ ODD_NAMES = (
 PRECISION = 5e-6
 
 
-def test_every_kind_of_file_gets_its_one_exact_row(running_mien: Mien, photos: Path, tmp_path: Path) -> None:
+def test_every_kind_of_file_gets_its_one_exact_row(mien: Mien, photos: Path, tmp_path: Path) -> None:
     levels = {"dark.png": 20, "sub/deep/bright.png": 240, **dict.fromkeys(ODD_NAMES, 128)}
     for name, level in levels.items():
         grey(photos / name, level)
@@ -38,7 +38,7 @@ def test_every_kind_of_file_gets_its_one_exact_row(running_mien: Mien, photos: P
     (photos / ".hidden.jpg").write_bytes(b"passed over in silence")
 
     table = tmp_path / "out.csv"
-    said = running_mien.run("classify", photos, "--faces", "whole", "--csv", table, "--metadata", "study=7", code=3)
+    said = mien.run("classify", photos, "--faces", "whole", "--csv", table, "--metadata", "study=7", code=3)
 
     rows = {row["file"]: row for row in rows_of(table)}
     assert list(rows_of(table)[0]) == [
@@ -69,11 +69,11 @@ def test_every_kind_of_file_gets_its_one_exact_row(running_mien: Mien, photos: P
     assert facts["model"]["name"] == "tiny"
 
 
-def test_faces_are_found_and_an_image_without_one_is_no_face(running_mien: Mien, tmp_path: Path) -> None:
+def test_faces_are_found_and_an_image_without_one_is_no_face(mien: Mien, tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     shutil.copytree(SAMPLES, samples)
     outputs = {name: tmp_path / f"out.{name}" for name in ("csv", "jsonl", "images.csv")}
-    running_mien.run(
+    mien.run(
         *("classify", samples, "--csv", outputs["csv"]),
         *("--jsonl", outputs["jsonl"], "--images-csv", outputs["images.csv"]),
     )
@@ -101,15 +101,14 @@ def test_faces_are_found_and_an_image_without_one_is_no_face(running_mien: Mien,
     assert {row["file"]: int(row["faces"]) for row in images} == {line["file"]: len(line["faces"]) for line in lines}
 
 
-def test_patterns_and_folders_choose_what_is_read(running_mien: Mien, photos: Path) -> None:
+def test_patterns_and_folders_choose_what_is_read(mien: Mien, photos: Path) -> None:
     for name in ("a.png", "b.png", "sub/c.png", "d.dat"):
         grey(photos / name if name != "d.dat" else photos / "d.png", 100)
     (photos / "d.png").rename(photos / "d.dat")
 
     def files(*options: str) -> list[str]:
         return [
-            row["file"]
-            for row in rows_of(running_mien.run("classify", photos, "--faces", "whole", "--csv", "-", *options))
+            row["file"] for row in rows_of(mien.run("classify", photos, "--faces", "whole", "--csv", "-", *options))
         ]
 
     assert files() == ["a.png", "b.png", "sub/c.png"]
@@ -117,14 +116,14 @@ def test_patterns_and_folders_choose_what_is_read(running_mien: Mien, photos: Pa
     assert files("--include", "*.dat", "--include", "sub/*") == ["d.dat", "sub/c.png"]
 
 
-def test_cancel_keeps_what_is_done(running_mien: Mien, many: Callable[[int], Path], tmp_path: Path) -> None:
+def test_cancel_keeps_what_is_done(mien: Mien, many: Callable[[int], Path], tmp_path: Path) -> None:
     photos = many(600)
     table = tmp_path / "partial.csv"
-    classify = running_mien.start("classify", photos, "--csv", table)
+    classify = mien.start("classify", photos, "--csv", table)
     assert classify.stdout is not None
     job = next(job_in(line) for line in classify.stdout if line.startswith("Job "))
-    running_mien.wait_for(lambda: running_mien.counts(job)["ok"] > 0, "some images are done")
-    running_mien.run("cancel", job)
+    mien.wait_for(lambda: mien.counts(job)["ok"] > 0, "some images are done")
+    mien.run("cancel", job)
     said, _ = classify.communicate(timeout=60)
     assert classify.returncode == 4, said
     rows = rows_of(table)
@@ -133,50 +132,46 @@ def test_cancel_keeps_what_is_done(running_mien: Mien, many: Callable[[int], Pat
     assert by_status["ok"] > 0
     assert by_status["cancelled"] > 0
     assert sum(by_status.values()) == 600
-    assert running_mien.run("cancel", job)  # once more changes nothing
+    assert mien.run("cancel", job)  # once more changes nothing
 
 
-def test_retry_reads_again_only_what_failed(running_mien: Mien, photos: Path) -> None:
+def test_retry_reads_again_only_what_failed(mien: Mien, photos: Path) -> None:
     grey(photos / "good.png", 200)
     (photos / "bad.png").write_bytes(b"not yet")
-    job = job_in(running_mien.run("classify", photos, "--faces", "whole", code=3))
-    assert "failed" in running_mien.run("results", job)
+    job = job_in(mien.run("classify", photos, "--faces", "whole", code=3))
+    assert "failed" in mien.run("results", job)
     grey(photos / "bad.png", 30)
-    running_mien.run("retry", job, "--wait")
-    rows = {row["file"]: row for row in rows_of(running_mien.run("results", job))}
+    mien.run("retry", job, "--wait")
+    rows = {row["file"]: row for row in rows_of(mien.run("results", job))}
     assert [(row["status"], row["emotion"]) for row in rows.values()] == [("ok", "dark"), ("ok", "bright")]
-    said = running_mien.run("retry", job, code=1)
+    said = mien.run("retry", job, code=1)
     assert "nothing to retry" in said
 
 
-def test_jobs_can_be_listed_shown_cited_and_deleted(running_mien: Mien, photos: Path, tmp_path: Path) -> None:
+def test_jobs_can_be_listed_shown_cited_and_deleted(mien: Mien, photos: Path, tmp_path: Path) -> None:
     grey(photos / "a.png", 10)
-    said = running_mien.start("classify", photos, "--faces", "whole", "--csv", tmp_path / "a.csv").communicate(
-        timeout=60
-    )[0]
+    said = mien.start("classify", photos, "--faces", "whole", "--csv", tmp_path / "a.csv").communicate(timeout=60)[0]
     job = job_in(said)
-    assert json.loads(running_mien.run("jobs", "--json"))[0]["id"] == job
-    assert job in running_mien.run("jobs", "--status", "completed")
-    assert "completed" in running_mien.run("status", job)
-    assert json.loads(running_mien.run("status", job, "--json"))["counts"]["ok"] == 1
-    assert "@software{" in running_mien.run("cite", job)
-    running_mien.run("delete", job, "--yes")
-    assert "no job" in running_mien.run("status", job, code=1)
-    assert job not in running_mien.run("jobs", "--json")
+    assert json.loads(mien.run("jobs", "--json"))[0]["id"] == job
+    assert job in mien.run("jobs", "--status", "completed")
+    assert "completed" in mien.run("status", job)
+    assert json.loads(mien.run("status", job, "--json"))["counts"]["ok"] == 1
+    assert "@software{" in mien.run("cite", job)
+    mien.run("delete", job, "--yes")
+    assert "no job" in mien.run("status", job, code=1)
+    assert job not in mien.run("jobs", "--json")
     assert (photos / "a.png").exists()
 
 
-def test_a_model_size_or_folder_that_is_not_there_is_one_clear_line(
-    running_mien: Mien, photos: Path, tmp_path: Path
-) -> None:
+def test_a_model_size_or_folder_that_is_not_there_is_one_clear_line(mien: Mien, photos: Path, tmp_path: Path) -> None:
     grey(photos / "a.png", 10)
-    assert "no model 'nobody'" in running_mien.run("classify", photos, "--model", "nobody", code=1)
-    assert "detect_size" in running_mien.run("classify", photos, "--detect-size", "63", code=1)
-    assert "no folder" in running_mien.run("classify", tmp_path / "nowhere", code=1).lower()
-    assert running_mien.run("status", "nonsense", code=1).count("\n") == 1
+    assert "no model 'nobody'" in mien.run("classify", photos, "--model", "nobody", code=1)
+    assert "detect_size" in mien.run("classify", photos, "--detect-size", "63", code=1)
+    assert "no folder" in mien.run("classify", tmp_path / "nowhere", code=1).lower()
+    assert mien.run("status", "nonsense", code=1).count("\n") == 1
 
 
-def test_a_huge_image_and_a_long_path_disturb_nothing(running_mien: Mien, photos: Path, tmp_path: Path) -> None:
+def test_a_huge_image_and_a_long_path_disturb_nothing(mien: Mien, photos: Path, tmp_path: Path) -> None:
     grey(photos / "good.png", 128)
     Image.new("1", (30_000, 30_000)).save(photos / "bomb.png")
     deep = os.fsencode(photos)
@@ -188,7 +183,7 @@ def test_a_huge_image_and_a_long_path_disturb_nothing(running_mien: Mien, photos
         descriptor = below
     os.close(os.open("deep.png", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
     os.close(descriptor)
-    said = running_mien.run("classify", photos, "--faces", "whole", "--csv", "-", code=3)
+    said = mien.run("classify", photos, "--faces", "whole", "--csv", "-", code=3)
     table = said[said.index("file,") :]
     found = {
         row["file"][-8:]: (row["status"], row["error"]) for row in rows_of(table) if row["status"] in ("ok", "failed")

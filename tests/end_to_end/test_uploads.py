@@ -24,7 +24,9 @@ PNG_LEVELS = (20, 128, 240)
 
 
 def uploaded_files(mien: Mien, job: str = "*") -> list[Path]:
-    return [path for path in mien.data.glob(f"uploads/{job}/**/*") if path.is_file()]
+    # os.walk passes over a folder that is deleted meanwhile
+    folders = [mien.data / "uploads" / job] if job != "*" else list((mien.data / "uploads").glob("*"))
+    return [Path(at) / name for folder in folders for at, _, names in os.walk(folder) for name in names]
 
 
 def client_of(mien: Mien) -> Client:
