@@ -141,6 +141,7 @@ def test_a_front_end_that_is_killed_under_an_upload_costs_nothing(by_hand: ByHan
         by_hand.start("web")
         said = sending.communicate(timeout=90)[0]
         assert sending.returncode == 0, said
+        mien.wait_for(client.is_alive, "the front end is back")
         job = client.job(job_in(said))
     assert (job.status, job.counts.total, job.counts.ok) == ("completed", 600, 600)
     assert len(uploaded_files(mien)) == 600
