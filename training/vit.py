@@ -109,8 +109,8 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(hidden, eps=EPSILON)
         self.classifier = nn.Linear(hidden, len(labels))
         self.apply(_initialise)
-        for table in (self.embeddings.class_token, self.embeddings.position_embeddings):
-            nn.init.trunc_normal_(table, std=0.02)
+        nn.init.trunc_normal_(self.embeddings.class_token, std=0.02)
+        self.embeddings.position_embeddings.data[0, 1:] = _waves(image_size // patch_size, hidden)
 
     def forward(self, pixels: Tensor) -> Tensor:
         tokens = self.embeddings(pixels)
@@ -180,7 +180,23 @@ def to_hugging_face(model: VisionTransformer) -> Any:
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+    """As the authors' code does: Glorot for the linear maps, LeCun for the patches. At small widths the usual standard
+    deviation of 0.02 leaves attention flat, and training stays at the majority for hundreds of steps."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=math.prod(module.weight.shape[1:]) ** -0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _waves(side: int, hidden: int) -> Tensor:
+    """Where the positions start: sines and cosines over rows and columns, [side^2, hidden] (Beyer et al. 2022,
+    arXiv:2205.01580: small ViTs learn faster from these than from noise)."""
+    quarter = hidden // 4
+    speed = 1.0 / 100.0 ** (torch.arange(quarter) / max(1, quarter - 1))
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    phases = [place.reshape(-1, 1) * speed for place in (rows, columns)]
+    waves = torch.cat([wave(phase) for phase in phases for wave in (torch.sin, torch.cos)], dim=1)
+    return nn.functional.pad(waves * 0.5, (0, hidden - 4 * quarter))

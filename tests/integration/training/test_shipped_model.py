@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien.images import decode
+from mien.images import RGB, decode
 from mien.model_folder import CropSpec, load_model
 from mien.resources import resource
 from training.crops import Cropper
@@ -35,12 +35,12 @@ def test_its_export_answers_as_its_weights_in_torch() -> None:
     np.testing.assert_allclose(by_onnx, by_torch, atol=1e-4)
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_it_reads_smiles_on_photographs_it_was_not_trained_on(shared: Path, precision: str) -> None:
+@pytest.fixture(scope="module")
+def smiles(shared: Path) -> list[RGB]:
+    """Every smile among the photographs that were kept out of training, as serving crops it."""
     model = load_model(FOLDER)
     cropper = Cropper(CropSpec(model.crop.margin, model.crop.grey), model.input, detect=True)
-    crops: list[np.ndarray] = []
+    crops: list[RGB] = []
     with tarfile.open(shared / "data" / "wild.tar") as archive:
         for member in archive:
             if member.name.startswith("wild/valid/happy/") and member.isfile():
@@ -48,8 +48,15 @@ def test_it_reads_smiles_on_photographs_it_was_not_trained_on(shared: Path, prec
                 assert stream is not None
                 crop = cropper(decode(stream.read()))
                 crops += [crop] if crop is not None else []
-            if len(crops) == 40:
-                break
-    probabilities = OnnxClassifier(model, precision).classify(crops)
+    return crops
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_it_reads_smiles_on_photographs_it_was_not_trained_on(smiles: list[RGB], precision: str) -> None:
+    """The card's recall of ``happy`` on these images, 0.85, less what rounding on another machine may change."""
+    model = load_model(FOLDER)
+    probabilities = OnnxClassifier(model, precision).classify(smiles)
     happy = model.labels.index("happy")
-    assert float((probabilities.argmax(axis=1) == happy).mean()) >= 0.8
+    assert len(smiles) > 240
+    assert float((probabilities.argmax(axis=1) == happy).mean()) == pytest.approx(0.85, abs=0.03)
