@@ -119,6 +119,12 @@ def mien(request: pytest.FixtureRequest) -> Mien:
 
 
 @pytest.fixture
+def running_mien(mien: Mien) -> Mien:
+    """The same, by a name that says so."""
+    return mien
+
+
+@pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """An empty folder for photographs."""
     folder = tmp_path / "photos"

@@ -147,6 +147,7 @@ def test_parts_have_their_own_session_so_that_ctrl_c_misses_them(
 def test_leftovers_are_found_by_their_mark_and_ended_in_order(files: RunFiles, make_part: Callable[..., Part]) -> None:
     for name in ("control", "web", "worker"):
         make_part(name=name).start()
+    wait_for(lambda: len(leftovers.find(files.identity)) == 3)  # a process has no environment while it is being made
     found = leftovers.find(files.identity)
     assert [leftover.part for leftover in found] == ["web", "worker", "control"]
     assert leftovers.find("another") == []
