@@ -42,7 +42,7 @@ def judge(run: Path, folder: Path) -> dict[str, Any]:
     pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     pixels = (pixels - torch.tensor(part.mean).view(3, 1, 1)) / torch.tensor(part.std).view(3, 1, 1)
     with torch.no_grad():
-        p = torch.cat([logits_of(network, part).softmax(dim=-1) for part in torch.split(pixels, 64)]).double().numpy()
+        p = torch.cat([logits_of(network, part).double().softmax(dim=-1) for part in torch.split(pixels, 64)]).numpy()
         best = float("inf")
         for _ in range(ROUNDS):
             started = time.process_time()
