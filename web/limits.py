@@ -18,6 +18,7 @@ from limits.errors import ConfigurationError
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
+from mien.database import Database
 from mien.errors import LimitError
 from mien.keys import Limits
 from mien.ledger.usage import Used, used_today
@@ -72,16 +73,18 @@ class Making:
         self._lock = threading.Lock()
         self._now: Counter[str] = Counter()
 
-    def begin(self, owner: str, used: Used, most: int) -> None:
+    def begin(self, db: Database, owner: str, most: int) -> None:
         """Count one more.
 
         Raises:
             LimitError: ``too_many_jobs``.
         """
         with self._lock:
-            if most and used.open_jobs + self._now[owner] >= most:
+            # asked under the lock: each job is either still being made here, or shown by the ledger
+            open_jobs = used_today(db, owner).open_jobs if most else 0
+            if most and open_jobs + self._now[owner] >= most:
                 raise LimitError(
-                    f"{used.open_jobs:,} of your jobs have not ended; at most {most:,} may be unfinished at once.",
+                    f"{open_jobs:,} of your jobs have not ended; at most {most:,} may be unfinished at once.",
                     code="too_many_jobs",
                     limit="jobs",
                     retry_after_s=TRY_AGAIN_S,
@@ -123,7 +126,7 @@ def install(app: Flask, settings: Settings) -> None:
                 check_bytes(used, limits, request.content_length or 0)
             if request.endpoint in MAKES_JOBS:
                 check_images(used, limits)
-                making.begin(caller.owner, used, limits.concurrent_jobs or 0)
+                making.begin(services().db, caller.owner, limits.concurrent_jobs or 0)
                 g.making = caller.owner
 
     @app.teardown_request

@@ -72,17 +72,10 @@ def production(folder: Path, model: Path, database: str, broker: str) -> Iterato
     try:
         for name in ("web", "worker", "control"):
             processes.start(name)
-        mien.wait_for(lambda: _answers(mien), "the front end answers")
+        mien.wait_for(mien.answers, "the front end answers")
         yield processes
     finally:
         processes.stop()
-
-
-def _answers(mien: Mien) -> bool:
-    from mien.client import Client
-
-    with Client(mien.settings["MIEN_URL"]) as client:
-        return client.is_alive()
 
 
 @pytest.fixture(scope="session")

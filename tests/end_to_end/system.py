@@ -161,6 +161,13 @@ class Mien:
 
         return self.settings.get("MIEN_API_KEY") or read_or_make_token(self.data)
 
+    def answers(self) -> bool:
+        """Whether its front end answers."""
+        from mien.client import Client
+
+        with Client(self.url()) as client:
+            return client.is_alive()
+
     def counts(self, job: str) -> dict[str, int]:
         """The counts of a job, over HTTP."""
         from mien.client import Client

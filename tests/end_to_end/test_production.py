@@ -35,6 +35,7 @@ def test_a_killed_process_that_is_started_again_loses_nothing(
     by_hand.kill(name)
     mien.wait_for(lambda: not any(_lives(child) for child in children), f"what the {name} had started has left")
     by_hand.start(name)
+    mien.wait_for(mien.answers, "the front end answers")
     mien.run("status", job, "--wait")
     assert_exact(mien, job, 200)
 

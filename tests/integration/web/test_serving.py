@@ -76,7 +76,7 @@ def test_a_cut_export_cannot_be_taken_for_a_whole_one(
     server: tuple[subprocess.Popen[bytes], str], db: Database, tmp_path: Path
 ) -> None:
     _, url = server
-    job = expanded_job(db, tmp_path / "photos", 3000, chunk_size=1500)
+    job = expanded_job(db, tmp_path / "photos", 12_000, chunk_size=1500)
     work_off(db, ok)
     plain = {"Accept-Encoding": "identity"}  # compressed it would all be on its way before the deletion
     with requests.get(f"{url}/api/v1/jobs/{job}/results.csv", headers=plain, stream=True, timeout=60) as download:
