@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--faces", choices=("detect", "whole"), default="whole")
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
     parser.add_argument("--every", type=float, default=20.0, help="seconds between looks")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -67,7 +68,7 @@ def main() -> None:
         make_small(arguments.photos, folder, arguments.images)
         with embedded_system(data_dir, [folder]) as client:
             start = time.monotonic()
-            job = client.submit_folder(str(folder), faces=arguments.faces)
+            job = client.submit_folder(str(folder), faces=arguments.faces, precision=arguments.precision)
             print("| seconds | images done | " + " | ".join(f"{part}, MiB" for part in PART_MARKS) + " |")
             print("| --- " * (2 + len(PART_MARKS)) + "|")
             while True:
