@@ -75,6 +75,7 @@ class Mien:
             text=True,
             cwd=self.data.parent,
             start_new_session=True,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - it sets one signal and no more
         )
 
     @contextmanager
@@ -213,6 +214,11 @@ class ByHand:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 raise AssertionError(f"{name} did not end within 30 s of SIGTERM\n{self.mien.logs()}") from None
+
+
+def _hear_ctrl_c() -> None:
+    """As from a terminal: a shell has what it runs in the background ignore SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def kill(process: psutil.Process) -> None:

@@ -58,7 +58,7 @@ def test_up_serves_its_folders_and_a_second_one_is_refused(embedded: Mien, photo
 def test_ctrl_c_in_classify_keeps_the_job_and_status_goes_on_with_it(
     embedded: Mien, many: Callable[[int], Path]
 ) -> None:
-    photos = many(1000)
+    photos = many(600)
     classify = embedded.start("classify", photos, "--csv", embedded.data.parent / "never.csv")
     assert classify.stdout is not None
     job = next(job_in(line) for line in classify.stdout if line.startswith("Job "))
@@ -71,7 +71,7 @@ def test_ctrl_c_in_classify_keeps_the_job_and_status_goes_on_with_it(
     assert not embedded.parts(), "the system that classify started has to end with it"
 
     embedded.run("status", job, "--wait")
-    assert_exact(embedded, job, 1000)
+    assert_exact(embedded, job, 600)
 
 
 def test_a_part_that_is_killed_comes_back_and_nothing_is_lost(embedded: Mien, many: MakePhotos) -> None:
