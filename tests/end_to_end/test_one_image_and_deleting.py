@@ -98,7 +98,7 @@ def test_one_image_overtakes_a_job(client: Client, many: Callable[[int], Path]) 
 
 def test_again_with_other_options_then_deleted_slice_by_slice(client: Client, photos: Path) -> None:
     for number in range(6):
-        grey(photos / f"{number}.png", 40 * number)
+        grey(photos / f"{number}.png", 40 * number, size=(44, 33))  # contents that no other test's job has
     first = client.submit_folder(photos, faces="whole", metadata={"n": 1})
     assert last_state(client, first.id).counts.ok == 6
     same = last_state(client, client.rerun(first.id).id)

@@ -29,7 +29,7 @@ def private_server(programs: Path) -> Iterator[str]:
     as_user: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(folder, USER, USER)
-        as_user = ["runuser", "-u", USER, "--"]
+        as_user = [_runuser(), "-u", USER, "--"]
     data = folder / "data"
     control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
     try:
@@ -49,3 +49,8 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stdout}{done.stderr}")
+
+
+def _runuser() -> str:
+    """Root's tool to become another user; it lies where a plain PATH does not look."""
+    return shutil.which("runuser", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "runuser"
