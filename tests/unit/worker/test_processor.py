@@ -98,7 +98,6 @@ def test_probabilities_equal_those_of_the_checkpoints_processor(tmp_path: Path, 
 DEFAULT = ROOT / "models" / "default"
 
 
-@pytest.mark.skipif(not (DEFAULT / "mien.json").exists(), reason="the default model is not there")
 def test_the_default_models_export_and_checkpoint_agree() -> None:
     model = load_model(DEFAULT)
     exported, checkpoint = OnnxClassifier(model), TorchClassifier(model, "cpu", "fp32")
