@@ -22,6 +22,7 @@ JOB_STATUSES = (
 FINAL_STATUSES = ("completed", "cancelled", "failed")
 OUTCOMES = ("pending", "ok", "no_face", "failed", "cancelled")
 CHUNK_STATES = ("due", "leased", "done")
+REVIEW_MODES = ("check", "mend")
 SCOPES = ("read", "submit", "admin")
 """What an API key opens; each holds those before it."""
 
@@ -157,9 +158,11 @@ chunks = Table(
     Column("lease_owner", String(200)),
     Column("lease_expires_at", Moment),
     Column("commit_number", BigInteger),
+    Column("committed_at", Moment),
     _one_of("state", CHUNK_STATES),
     Index(None, "job_id", "state", "id"),
     Index(None, "state", "lease_expires_at"),
+    Index(None, "committed_at"),
     Index("uq_chunks_job_id_commit_number", "job_id", "commit_number", unique=True),
 )
 
@@ -260,17 +263,56 @@ uploads = Table(
     Index(None, "sha256"),
 )
 
+# People's answers beside the model's: a review of a job, in one of two modes that are never mixed.
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("public_id", String(32), nullable=False, unique=True),
+    Column("job_id", Key, ForeignKey("jobs.id"), nullable=False),
+    Column("owner", String(80), nullable=False),
+    Column("mode", String(8), nullable=False),
+    Column("seed", BigInteger),  # of the draw (check)
+    Column("faces", BigInteger),  # in the job when it was drawn
+    Column("strata", sa.JSON, nullable=False),  # label, low, high, faces, drawn; by number
+    Column("created_at", Moment, nullable=False),
+    _one_of("mode", REVIEW_MODES),
+    Index(None, "job_id", "mode"),
+)
+
+# The faces drawn for a review in mode check, in the order in which raters see them.
+review_faces = Table(
+    "review_faces",
+    metadata,
+    Column("review_id", Key, ForeignKey("reviews.id"), primary_key=True, autoincrement=False),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("image_id", Key, ForeignKey("images.id"), nullable=False),
+    Column("face_number", Integer, nullable=False),
+    Column("stratum", Integer, nullable=False),
+    sa.UniqueConstraint("review_id", "image_id", "face_number"),
+    Index(None, "image_id"),
+)
+
 corrections = Table(
     "corrections",
     metadata,
     Column("id", Key, primary_key=True),
+    Column("review_id", Key, ForeignKey("reviews.id"), nullable=False),
     Column("image_id", Key, ForeignKey("images.id"), nullable=False),
     Column("face_number", Integer, nullable=False),
     Column("owner", String(80), nullable=False),
-    Column("emotion", String(100), nullable=False),
+    Column("mode", String(8), nullable=False),
+    Column("rater", String(80), nullable=False),
+    Column("emotion", String(100)),  # null: the rater cannot decide
+    Column("first_emotion", String(100)),  # before the rater saw the model's answer (check)
+    Column("changes", Integer, nullable=False, server_default="0"),
     Column("note", Text),
     Column("created_at", Moment, nullable=False),
+    Column("changed_at", Moment),
+    _one_of("mode", REVIEW_MODES),
+    sa.UniqueConstraint("review_id", "image_id", "face_number", "rater"),
     Index(None, "image_id", "face_number"),
+    Index(None, "review_id", "rater"),
 )
 
 api_keys = Table(

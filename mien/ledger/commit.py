@@ -79,7 +79,7 @@ def commit_chunk(db: Database, lease: ChunkLease, outcomes: Sequence[ImageOutcom
             connection, lease.job_id, now, _moved(outcomes), last_commit_at=now, notice_code=_unless_folders(),
             notice=sa.case((jobs.c.notice_code == "folders_unreadable", jobs.c.notice), else_=None),
         )  # fmt: skip
-        connection.execute(chunks.update().where(chunks.c.id == lease.chunk_id).values(commit_number=row.commits))
+        connection.execute(chunks.update().where(chunks.c.id == lease.chunk_id).values(commit_number=row.commits, committed_at=now))
     return str(row.status)
 
 

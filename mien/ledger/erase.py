@@ -12,7 +12,7 @@ from mien.ledger.counters import move_counters
 from mien.ledger.receipts import add_counts, finish_receipt
 from mien.ledger.tallies import recount
 from mien.ledger.work import TAKES_WORK
-from mien.schema import chunks, corrections, faces, images, jobs, receipts, uploads
+from mien.schema import chunks, corrections, faces, images, jobs, receipts, review_faces, uploads
 
 SLICE = 500
 
@@ -100,6 +100,7 @@ def erase_slice(db: Database, receipt_id: int, job_id: int, wanted: Wanted) -> b
 
 def _delete_rows(connection: sa.Connection, image_ids: Sequence[int]) -> int:
     corrected = connection.execute(corrections.delete().where(corrections.c.image_id.in_(image_ids))).rowcount
+    connection.execute(review_faces.delete().where(review_faces.c.image_id.in_(image_ids)))
     connection.execute(faces.delete().where(faces.c.image_id.in_(image_ids)))
     connection.execute(images.delete().where(images.c.id.in_(image_ids)))
     return corrected

@@ -9,7 +9,19 @@ from mien.ledger.counters import move_counters
 from mien.ledger.receipts import count_for_job, finish_for_job
 from mien.ledger.tallies import recount
 from mien.ledger.work import JobLease, check_job
-from mien.schema import chunks, corrections, deliveries, faces, images, job_metadata, jobs, tallies, uploads
+from mien.schema import (
+    chunks,
+    corrections,
+    deliveries,
+    faces,
+    images,
+    job_metadata,
+    jobs,
+    review_faces,
+    reviews,
+    tallies,
+    uploads,
+)
 
 CHUNKS_PER_SLICE = 32
 
@@ -84,6 +96,7 @@ def delete_slice(db: Database, lease: JobLease) -> bool:
             .group_by(images.c.outcome)
         ).all()
         corrected = connection.execute(corrections.delete().where(corrections.c.image_id.in_(inside))).rowcount
+        connection.execute(review_faces.delete().where(review_faces.c.image_id.in_(inside)))
         connection.execute(faces.delete().where(faces.c.image_id.in_(inside)))
         connection.execute(images.delete().where(images.c.chunk_id.in_(doomed)))
         connection.execute(tallies.delete().where(tallies.c.job_id == lease.job_id, tallies.c.chunk_id.in_(doomed)))
@@ -107,6 +120,7 @@ def delete_job_row(db: Database, lease: JobLease) -> None:
         now = db.now(connection)
         uploaded = connection.execute(uploads.delete().where(uploads.c.job_id == lease.job_id)).rowcount
         connection.execute(job_metadata.delete().where(job_metadata.c.job_id == lease.job_id))
+        connection.execute(reviews.delete().where(reviews.c.job_id == lease.job_id))
         connection.execute(deliveries.update().where(deliveries.c.job_id == lease.job_id).values(job_id=None))
         check_job(connection, lease, now)
         connection.execute(jobs.delete().where(jobs.c.id == lease.job_id))

@@ -189,6 +189,7 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.String(length=200), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("commit_number", sa.BigInteger(), nullable=True),
+        sa.Column("committed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("state IN ('due', 'leased', 'done')", name=op.f("ck_chunks_state")),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_chunks_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_chunks")),
@@ -199,6 +200,7 @@ def upgrade() -> None:
             batch_op.f("ix_chunks_state_lease_expires_at"), ["state", "lease_expires_at"], unique=False
         )
         batch_op.create_index("uq_chunks_job_id_commit_number", ["job_id", "commit_number"], unique=True)
+        batch_op.create_index(batch_op.f("ix_chunks_committed_at"), ["committed_at"], unique=False)
 
     op.create_table(
         "deliveries",
@@ -274,21 +276,73 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_images_sha256"), ["sha256"], unique=False)
 
     op.create_table(
+        "reviews",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("public_id", sa.String(length=32), nullable=False),
+        sa.Column("job_id", KEY, nullable=False),
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("mode", sa.String(length=8), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=True),
+        sa.Column("faces", sa.BigInteger(), nullable=True),
+        sa.Column("strata", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("mode IN ('check', 'mend')", name=op.f("ck_reviews_mode")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_reviews_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reviews")),
+        sa.UniqueConstraint("public_id", name=op.f("uq_reviews_public_id")),
+    )
+    with op.batch_alter_table("reviews", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_reviews_job_id_mode"), ["job_id", "mode"], unique=False)
+
+    op.create_table(
+        "review_faces",
+        sa.Column("review_id", KEY, autoincrement=False, nullable=False),
+        sa.Column("place", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("image_id", KEY, nullable=False),
+        sa.Column("face_number", sa.Integer(), nullable=False),
+        sa.Column("stratum", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_review_faces_image_id")),
+        sa.ForeignKeyConstraint(["review_id"], ["reviews.id"], name=op.f("fk_review_faces_review_id")),
+        sa.PrimaryKeyConstraint("review_id", "place", name=op.f("pk_review_faces")),
+        sa.UniqueConstraint(
+            "review_id", "image_id", "face_number", name=op.f("uq_review_faces_review_id_image_id_face_number")
+        ),
+    )
+    with op.batch_alter_table("review_faces", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_review_faces_image_id"), ["image_id"], unique=False)
+
+    op.create_table(
         "corrections",
         sa.Column("id", KEY, nullable=False),
+        sa.Column("review_id", KEY, nullable=False),
         sa.Column("image_id", KEY, nullable=False),
         sa.Column("face_number", sa.Integer(), nullable=False),
         sa.Column("owner", sa.String(length=80), nullable=False),
-        sa.Column("emotion", sa.String(length=100), nullable=False),
+        sa.Column("mode", sa.String(length=8), nullable=False),
+        sa.Column("rater", sa.String(length=80), nullable=False),
+        sa.Column("emotion", sa.String(length=100), nullable=True),
+        sa.Column("first_emotion", sa.String(length=100), nullable=True),
+        sa.Column("changes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("mode IN ('check', 'mend')", name=op.f("ck_corrections_mode")),
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_corrections_image_id")),
+        sa.ForeignKeyConstraint(["review_id"], ["reviews.id"], name=op.f("fk_corrections_review_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_corrections")),
+        sa.UniqueConstraint(
+            "review_id",
+            "image_id",
+            "face_number",
+            "rater",
+            name=op.f("uq_corrections_review_id_image_id_face_number_rater"),
+        ),
     )
     with op.batch_alter_table("corrections", schema=None) as batch_op:
         batch_op.create_index(
             batch_op.f("ix_corrections_image_id_face_number"), ["image_id", "face_number"], unique=False
         )
+        batch_op.create_index(batch_op.f("ix_corrections_review_id_rater"), ["review_id", "rater"], unique=False)
 
     op.create_table(
         "faces",
@@ -369,9 +423,18 @@ def downgrade() -> None:
 
     op.drop_table("faces")
     with op.batch_alter_table("corrections", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_corrections_review_id_rater"))
         batch_op.drop_index(batch_op.f("ix_corrections_image_id_face_number"))
 
     op.drop_table("corrections")
+    with op.batch_alter_table("review_faces", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_review_faces_image_id"))
+
+    op.drop_table("review_faces")
+    with op.batch_alter_table("reviews", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_reviews_job_id_mode"))
+
+    op.drop_table("reviews")
     with op.batch_alter_table("images", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_images_sha256"))
         batch_op.drop_index(batch_op.f("ix_images_job_id_outcome"))
@@ -387,6 +450,7 @@ def downgrade() -> None:
 
     op.drop_table("deliveries")
     with op.batch_alter_table("chunks", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_chunks_committed_at"))
         batch_op.drop_index("uq_chunks_job_id_commit_number")
         batch_op.drop_index(batch_op.f("ix_chunks_state_lease_expires_at"))
         batch_op.drop_index(batch_op.f("ix_chunks_job_id_state_id"))

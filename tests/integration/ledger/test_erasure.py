@@ -28,7 +28,7 @@ from mien.receipts import (
     request_images,
 )
 from mien.results import results_page
-from mien.schema import chunks, corrections, images, jobs, uploads
+from mien.schema import chunks, corrections, images, jobs, review_faces, reviews, uploads
 from mien.settings import Settings
 from mien.uploads import new_folder, store, uploads_folder
 from tests.support.ledger import assert_exact, bad, control, expanded_job, make_files, new_job, ok, taker, work_off
@@ -50,13 +50,32 @@ def erased(db: Database, receipt: Receipt) -> Receipt:
 
 
 def correct_all(db: Database) -> None:
-    """A person has corrected one face of every image."""
+    """A person has corrected one face of every image, in a review of its job that drew it."""
     with db.write() as connection:
         now = db.now(connection)
-        for image in connection.execute(sa.select(images.c.id)).scalars().all():
+        made: dict[int, int] = {}
+        for image in connection.execute(sa.select(images.c.id, images.c.job_id)).all():
+            if image.job_id not in made:
+                made[image.job_id] = connection.execute(
+                    reviews.insert()
+                    .values(
+                        public_id=f"r{image.job_id}", job_id=image.job_id, owner="local", mode="check", strata=[],
+                        created_at=now,
+                    )
+                    .returning(reviews.c.id)
+                ).scalar_one()  # fmt: skip
+            review = made[image.job_id]
             connection.execute(
-                corrections.insert().values(image_id=image, face_number=0, owner="local", emotion="sad", created_at=now)
+                review_faces.insert().values(
+                    review_id=review, place=image.id, image_id=image.id, face_number=0, stratum=0
+                )
             )
+            connection.execute(
+                corrections.insert().values(
+                    review_id=review, image_id=image.id, face_number=0, owner="local", mode="check", rater="A",
+                    emotion="sad", created_at=now,
+                )
+            )  # fmt: skip
 
 
 def test_single_images_go_with_all_that_hangs_on_them(db: Database, tmp_path: Path) -> None:
