@@ -15,6 +15,7 @@ from celery import Celery
 from mien.database import Database
 from mien.erasure import Eraser, open_erasures
 from mien.errors import LeaseLostError
+from mien.faults import fault_point
 from mien.heartbeat import WorkerInfo, live_workers
 from mien.ledger.expand import begin_expansion, finish_expansion, write_slice
 from mien.ledger.lease import Due, due_jobs
@@ -107,6 +108,7 @@ class Control:
             after: int | None = 0
             while after is not None and not self.stop.is_set():
                 after = retry_slice(self.db, lease, after, self.settings.chunk_size)
+                fault_point("retrying")
                 self._ring(lease)
             if after is None and expanded:
                 finish_retry(self.db, lease)
@@ -161,6 +163,7 @@ class Control:
                 paths.append(item.path)
             if len(paths) >= SLICE_IMAGES or time.monotonic() - since >= SLICE_S:
                 write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+                fault_point("expanding")
                 self._ring(lease)
                 total_skipped += skipped
                 paths, skipped, since = [], 0, time.monotonic()
@@ -190,6 +193,7 @@ class Control:
     def _end_or_delete(self, lease: JobLease) -> bool:
         step = delete_slice if lease.status == "deleting" else end_pending_slice
         while step(self.db, lease):
+            fault_point("deleting" if lease.status == "deleting" else "cancelling")
             if self.stop.is_set():
                 return False
         if lease.status == "deleting":
@@ -198,6 +202,7 @@ class Control:
             except OSError as error:
                 log.error("the uploads of job %s cannot be deleted: %s", lease.public_id, error)
                 return False
+            fault_point("after_delete")
             delete_job_row(self.db, lease)
             return True
         return False  # chunks still in a worker's hands come back within seconds; the next sweep looks again

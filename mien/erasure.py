@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mien.database import Database
+from mien.faults import fault_point
 from mien.ledger.erase import (
     Wanted,
     erase_slice,
@@ -87,7 +88,7 @@ class Eraser:
             if public_id is None or is_expanding(connection, job_id):
                 return
         while not self.is_stopping() and erase_slice(self.db, receipt_id, job_id, wanted):
-            pass
+            fault_point("erasing")
         while not self.is_stopping() and (gone := some_uploads(self.db, job_id, wanted)):
             # the files first: a crash in between is taken up again, because the rows are still there
             remove_files(uploads_folder(self.settings, public_id), [row.stored_name for row in gone])

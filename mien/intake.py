@@ -12,6 +12,7 @@ from mien.archive_stream import Reader
 from mien.archives import entries, why_passed_over
 from mien.database import Database
 from mien.errors import MienError, TooLargeError
+from mien.faults import fault_point
 from mien.jobs import Job
 from mien.ledger.drafts import Arrived, UploadLimits, not_a_draft, record_uploads
 from mien.paths import exact_name
@@ -148,6 +149,7 @@ class DraftIntake(Intake):
     def _write_down(self) -> None:
         if self.pending:
             flush(self._settings, self._public_id, [file.stored_name for file in self.pending])
+            fault_point("unpacking")
             done = record_uploads(self._db, self._job_id, self.pending, self._limits)
             self.pending.clear()
             remove_files(uploads_folder(self._settings, self._public_id), done.superseded)

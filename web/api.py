@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from mien import wire
 from mien.aggregates import summary
+from mien.faults import fault_point
 from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
 from mien.provenance import bibtex, methods_sentence, provenance
 from mien.queue import EXPAND, PURGE
@@ -226,6 +227,7 @@ def rerun(path: JobPath, body: RerunRequest, header: SubmitHeader, query: NoQuer
 def made(job: Job, created: bool) -> Response:
     """The answer to whoever asked for a new job: ``created``, or an idempotency key that stood for it already."""
     if created:
+        fault_point("after_submit")
         services().doorbell.ring(EXPAND)
     answer = accepted(job)
     if not created:

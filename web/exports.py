@@ -12,6 +12,7 @@ from flask_openapi.blueprint import APIBlueprint
 from mien.database import Database
 from mien.errors import ConflictError, NotFoundError
 from mien.export import Part, csv_lines, errors_csv_lines, gzipped, images_csv_lines, jsonl_lines, part_of
+from mien.faults import fault_point
 from mien.jobs import Job, get_job
 from mien.parquet import parquet_pieces
 from web.auth import caller
@@ -171,7 +172,9 @@ def _guarded(db: Database, job: Job, pieces: Iterator[bytes], source: Iterator[b
     """
     close: Callable[[], None] | None = getattr(source, "close", None)
     try:
-        yield from pieces
+        for piece in pieces:
+            yield piece
+            fault_point("exporting")
     finally:
         if close is not None:  # a client that left: whoever writes ahead for it ends
             close()

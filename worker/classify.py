@@ -13,6 +13,7 @@ from celery import Celery
 from mien.control import source_away
 from mien.database import Database
 from mien.errors import LeaseLostError, ModelError, UnavailableError
+from mien.faults import fault_point
 from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
 from mien.ledger.lease import ChunkLease, Taker, hand_back, renew_chunk, take_chunk
 from mien.ledger.work import fail_job, set_notice
@@ -107,6 +108,7 @@ class Classifying:
     def _work(self, lease: ChunkLease) -> None:
         abort = threading.Event()
         self._held[lease.chunk_id] = (lease, abort)
+        fault_point("after_lease")
         if self.stop.is_set():  # the stop came before this chunk was known
             abort.set()
         try:
@@ -187,7 +189,9 @@ class Classifying:
         pause = 0.5
         while True:
             try:
+                fault_point("before_commit")
                 commit_chunk(self.db, lease, outcomes)
+                fault_point("after_commit")
             except UnavailableError as error:
                 if self.stop.wait(pause):
                     raise

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mien.errors import ImageError, ModelError
+from mien.faults import fault_point
 from mien.images import RGB, Header, decode, probe
 from mien.model_folder import load_model
 from mien.sources import open_image
@@ -97,7 +98,9 @@ class Stages:
                 image.error = error
                 image.boxes, image.crops = [], []
             images.append(image)
+        fault_point("after_decode")
         probabilities = self._classify(images, classifier)
+        fault_point("after_classify")
         return [_result(image, rows) for image, rows in zip(images, probabilities, strict=True)]
 
     def _prepare(self, image: _Image, spec: EngineSpec, classifier: Classifier) -> None:

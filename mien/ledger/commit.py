@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import LeaseLostError
+from mien.faults import fault_point
 from mien.ledger.counters import move_counters
 from mien.ledger.lease import ChunkLease
 from mien.ledger.tallies import Counted, write_tallies
@@ -75,6 +76,7 @@ def commit_chunk(db: Database, lease: ChunkLease, outcomes: Sequence[ImageOutcom
             connection.execute(faces.insert(), face_rows)
         connection.execute(_UPDATE_IMAGE, [_image_row(outcome) for outcome in outcomes])
         write_tallies(connection, lease.job_id, lease.labels, _counted(lease, outcomes, face_rows))
+        fault_point("in_commit")
         row = move_counters(
             connection, lease.job_id, now, _moved(outcomes), last_commit_at=now, notice_code=_unless_folders(),
             notice=sa.case((jobs.c.notice_code == "folders_unreadable", jobs.c.notice), else_=None),
