@@ -237,6 +237,18 @@ def _await(is_done: Callable[[], bool], otherwise: str) -> None:
         time.sleep(POLL_S)
 
 
+def _times(job: JobStatus) -> list[tuple[str, object]]:
+    """Seconds per stage and image, as rows."""
+    images = job.counts.ok + job.counts.no_face + job.counts.failed
+    worked, waited = job.stage_seconds.model_dump(), job.stage_waits.model_dump()
+    if not images or not any(worked.values()):
+        return []
+    cells = [
+        f"{stage} {1000 * worked[stage] / images:.1f} + {1000 * waited[stage] / images:.1f}" for stage in worked
+    ]  # fmt: skip
+    return [("ms an image", ", ".join(cells)), ("", "(worked + waited, summed over engines)")]
+
+
 def _show(job: JobStatus) -> None:
     counts = job.counts
     rows: list[tuple[str, object]] = [
@@ -257,7 +269,8 @@ def _show(job: JobStatus) -> None:
         rows.append(("rate", f"{job.images_per_s:.1f} images/s"))
     if job.eta_s is not None and not job.is_final:
         rows.append(("left", seconds(job.eta_s)))
-    for name, reason in (("failed", job.error), ("note", job.notice)):
+    rows.extend(_times(job))
+    for name, reason in (("slowest", job.bottleneck), ("failed", job.error), ("note", job.notice)):
         if reason is not None:
             rows.append((name, reason.detail))
     width = max(len(name) for name, _ in rows)

@@ -37,6 +37,7 @@ def summary(db: Database, job: Job, *, folder: str = "") -> dict[str, Any]:
         "outcomes": {name: outcomes.get(name, 0) for name in OUTCOMES},
         "errors": errors,
         "stage_seconds": job.stage_seconds,
+        "stage_waits": job.stage_waits,
     }
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mien.bottleneck import Bottleneck, find_bottleneck
 from mien.database import Database
 from mien.errors import ConflictError, NotFoundError
 from mien.job_filter import ALL_JOBS, JobFilter
 from mien.paging import Page, decode_cursor, encode_cursor
 from mien.schema import FINAL_STATUSES, JOB_STATUSES, jobs
+from mien.stage_times import STAGES
 
 COUNTERS = ("total", "pending", "ok", "no_face", "failed", "cancelled", "faces", "skipped", "cached")
-STAGES = ("read", "decode", "detect", "classify")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Job:
     counts: dict[str, int]
     times: dict[str, dt.datetime | None]
     stage_seconds: dict[str, float]
+    """Seconds worked per stage."""
+    stage_waits: dict[str, float]
+    """Seconds waited per stage."""
+    bottleneck: Bottleneck | None
     error_code: str | None
     error: str | None
     notice_code: str | None
@@ -178,12 +183,21 @@ def _as_job(row: sa.Row[Any], now: dt.datetime) -> Job:
     rate = _rate(facts, now)
     pending = facts["pending"]
     expanding = facts["expanded_at"] is None
+    worked, waited = ({stage: round(facts[stage + kind], 3) for stage in STAGES} for kind in ("_s", "_wait_s"))
     return Job(
         **{name: facts[name] for name in _PLAIN},
         labels=tuple(facts["labels"]),
         counts={name: facts[name] for name in COUNTERS},
         times={f"{s}_at": facts[f"{s}_at"] for s in ("created", *JOB_STATUSES)},
-        stage_seconds={stage: round(facts[f"{stage}_s"], 3) for stage in STAGES},
+        stage_seconds=worked,
+        stage_waits=waited,
+        bottleneck=find_bottleneck(
+            worked,
+            waited,
+            images=facts["ok"] + facts["no_face"] + facts["failed"],
+            precision=facts["precision"],
+            detect_size=facts["detect_size"],
+        ),
         images_per_s=rate,
         eta_s=pending / rate if rate and pending and not expanding else None,
     )

@@ -69,10 +69,7 @@ class Answer(BaseModel):
     format: str | None = None
     sha256: str | None = None
     faces: list[Face] = []
-    read_s: float = 0
-    decode_s: float = 0
-    detect_s: float = 0
-    classify_s: float = 0
+    stage_seconds: dict[str, float] = {}
 
 
 @dataclass(frozen=True)

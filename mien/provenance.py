@@ -25,6 +25,7 @@ def provenance(job: Job) -> dict[str, Any]:
         "counts": job.counts,
         "times": {name: None if t is None else t.isoformat() for name, t in job.times.items()},
         "stage_seconds": job.stage_seconds,
+        "stage_waits": job.stage_waits,
         "metadata": job.metadata,
         "notice": (
             "Labels describe facial expressions as a model reads them, not what people feel. The model makes mistakes, "

@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
 
+from mien.stage_times import TIME_FIELDS
+
 JOB_STATUSES = (
     "draft",
     "queued",
@@ -23,8 +25,8 @@ FINAL_STATUSES = ("completed", "cancelled", "failed")
 OUTCOMES = ("pending", "ok", "no_face", "failed", "cancelled")
 CHUNK_STATES = ("due", "leased", "done")
 REVIEW_MODES = ("check", "mend")
-SCOPES = ("read", "submit", "admin")
-"""What an API key opens; each holds those before it."""
+SCOPES = ("metrics", "read", "submit", "admin")
+"""What an API key opens; each holds those before it. ``metrics`` opens /metrics alone."""
 
 MAX_PATH_BYTES = 2000
 """Longest path, in bytes relative to the source, that is classified (a PostgreSQL index entry holds 2,704 bytes)."""
@@ -65,6 +67,11 @@ metadata = sa.MetaData(
 
 def _counter(name: str) -> Column[Any]:
     return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+def _stage_times() -> list[Column[Any]]:
+    """Seconds per stage, worked and waited: see mien/stage_times.py."""
+    return [Column(name, Float, nullable=False, server_default="0") for name in TIME_FIELDS]
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
@@ -118,11 +125,7 @@ jobs = Table(
     _counter("skipped"),
     _counter("cached"),
     _counter("commits"),
-    # where the time went, summed over images
-    Column("read_s", Float, nullable=False, server_default="0"),
-    Column("decode_s", Float, nullable=False, server_default="0"),
-    Column("detect_s", Float, nullable=False, server_default="0"),
-    Column("classify_s", Float, nullable=False, server_default="0"),
+    *_stage_times(),  # summed over its chunks
     # one time per status reached
     *(Column(f"{status}_at", Moment) for status in JOB_STATUSES),
     Column("created_at", Moment, nullable=False),
@@ -159,6 +162,7 @@ chunks = Table(
     Column("lease_expires_at", Moment),
     Column("commit_number", BigInteger),
     Column("committed_at", Moment),
+    *_stage_times(),
     _one_of("state", CHUNK_STATES),
     Index(None, "job_id", "state", "id"),
     Index(None, "state", "lease_expires_at"),
@@ -350,6 +354,10 @@ workers = Table(
     Column("version", String(40), nullable=False),
     Column("started_at", Moment, nullable=False),
     Column("seen_at", Moment, nullable=False),
+    # what its operator wants of it, and what older workers do not say
+    Column("wanted", String(10), nullable=False, server_default="active"),
+    Column("loaded", sa.JSON),
+    Column("device_name", String(200)),
 )
 
 webhooks = Table(
@@ -363,12 +371,15 @@ webhooks = Table(
     Column("events", sa.JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("disabled_at", Moment),
+    Column("disabled_reason", Text),
+    Index(None, "owner", "id"),
 )
 
 deliveries = Table(
     "deliveries",
     metadata,
     Column("id", Key, primary_key=True),
+    Column("public_id", String(40), nullable=False, unique=True),  # the webhook-id header
     Column("webhook_id", Key, ForeignKey("webhooks.id"), nullable=False),
     Column("job_id", Key, ForeignKey("jobs.id")),
     Column("event", String(40), nullable=False),
@@ -381,6 +392,8 @@ deliveries = Table(
     Column("created_at", Moment, nullable=False),
     Column("delivered_at", Moment),
     Index(None, "state", "next_attempt_at"),
+    Index(None, "webhook_id", "id"),
+    Index(None, "job_id"),
 )
 
 receipts = Table(
@@ -394,6 +407,25 @@ receipts = Table(
     Column("counts", sa.JSON, nullable=False),
     Column("requested_at", Moment, nullable=False),
     Column("finished_at", Moment),
+    Column("recorded", Boolean, nullable=False, server_default=sa.false()),  # in the erasure log
     Index(None, "owner", "id"),
     Index(None, "finished_at"),
+    Index(None, "recorded", "id"),
+)
+
+# Who did what with which job: ids and kinds, never a file name. Written by mien/audit.py, kept for a time of its own.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("owner", String(80), nullable=False),
+    Column("key_id", Key),  # null: nobody needed a key
+    Column("action", String(16), nullable=False),
+    Column("detail", String(60)),
+    Column("job", String(32)),
+    Column("receipt", String(32)),
+    Index(None, "at"),
+    Index(None, "job", "id"),
+    Index(None, "owner", "id"),
 )

@@ -76,13 +76,19 @@ class Counts(Wire):
     cached: int = Field(description="Images whose result was copied from an earlier job.")
 
 
-class StageSeconds(Wire):
-    """Where the time went, in seconds summed over images."""
+class ImageSeconds(Wire):
+    """Where the time went, in seconds."""
 
     read: float
     decode: float
     detect: float
     classify: float
+
+
+class StageSeconds(ImageSeconds):
+    """Where the time went, in seconds summed over images; ``write`` is the database's."""
+
+    write: float
 
 
 class JobStatus(Wire):
@@ -110,7 +116,11 @@ class JobStatus(Wire):
     deleting_at: dt.datetime | None
     images_per_s: float | None = Field(description="Throughput so far.")
     eta_s: float | None = Field(description="Seconds until the end at this throughput, once all images are counted.")
-    stage_seconds: StageSeconds
+    stage_seconds: StageSeconds = Field(description="Seconds worked per stage.")
+    stage_waits: StageSeconds = Field(
+        description="Seconds waited per stage: for the disk, a processor core, the GPU, the database."
+    )
+    bottleneck: Reason | None = Field(description="What takes most of the time, and what to change; null at first.")
     error: Reason | None = Field(description="Why the job failed.")
     notice: Reason | None = Field(description="What holds the job back at the moment.")
 
@@ -137,7 +147,7 @@ class Prediction(Wire):
     model: UsedModel
     options: UsedOptions
     faces: list[FaceResult]
-    stage_seconds: StageSeconds
+    stage_seconds: ImageSeconds
 
 
 class Deleted(Wire):
@@ -285,7 +295,8 @@ class Summary(Wire):
     confidence_histogram: list[int] = Field(description="Faces per confidence, in 20 bins of 0.05 from 0 to 1.")
     outcomes: dict[str, int] = Field(description="Images per outcome.")
     errors: dict[str, int] = Field(description="Failed images per error code.")
-    stage_seconds: StageSeconds
+    stage_seconds: StageSeconds = Field(description="Seconds worked per stage, of the whole job.")
+    stage_waits: StageSeconds = Field(description="Seconds waited per stage, of the whole job.")
 
 
 class Citation(Wire):

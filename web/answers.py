@@ -42,6 +42,8 @@ def job_status(job: Job) -> wire.JobStatus:
             "images_per_s": job.images_per_s,
             "eta_s": job.eta_s,
             "stage_seconds": job.stage_seconds,
+            "stage_waits": job.stage_waits,
+            "bottleneck": job.bottleneck and wire.Reason(code=job.bottleneck.code, detail=job.bottleneck.detail),
             "error": _reason(job.error_code, job.error),
             "notice": _reason(job.notice_code, job.notice),
         }

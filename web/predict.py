@@ -122,8 +122,6 @@ def _prediction(answer: Answer, model: Model, asked: ImageRequest) -> wire.Predi
             "model": {"name": model.name, "revision": model.revision, "labels": list(model.labels)},
             "options": asked.model_dump(exclude={"model_revision"}),
             "faces": faces,
-            "stage_seconds": {
-                stage: round(getattr(answer, f"{stage}_s"), 4) for stage in ("read", "decode", "detect", "classify")
-            },
+            "stage_seconds": {stage: round(seconds, 4) for stage, seconds in answer.stage_seconds.items()},
         }
     )

@@ -21,6 +21,7 @@ from mien.models import ModelStore
 from mien.queue import CONTROL_QUEUE, PURGE, ring
 from mien.settings import Settings
 from mien.sources import folder_identity
+from mien.stage_times import ENGINE_TIME_FIELDS, Clock, add_lap
 from worker.known import find_known
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.supervisor import Aborted, EnginePool, EngineStartError
@@ -47,6 +48,8 @@ class Classifying:
     _away: dict[int, float] = field(default_factory=dict)  # job -> when to look at its source again
     _loaded: deque[str] = field(default_factory=lambda: deque(maxlen=2))
     _done: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=50))
+    _flushed: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Job -> what the flush of its last commit took: it is known after the commit, and counted with the next."""
     _again: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,8 +72,12 @@ class Classifying:
                 return  # whoever holds the slots looks again before it leaves: the flag is set
             try:
                 self._again.clear()
-                while not self.stop.is_set() and (lease := take_chunk(self.db, self._taker(), self.settings.lease_s)):
-                    self._work(lease)
+                while not self.stop.is_set():
+                    clock = Clock()
+                    lease = take_chunk(self.db, self._taker(), self.settings.lease_s)
+                    if lease is None:
+                        break
+                    self._work(lease, clock.lap())
             finally:
                 self._slots.release()
 
@@ -105,18 +112,21 @@ class Classifying:
             away = tuple(self._away)
         return Taker(self.name, self.precisions, self.store.revisions(), self.loaded_models(), away)
 
-    def _work(self, lease: ChunkLease) -> None:
+    def _work(self, lease: ChunkLease, taking: tuple[float, float]) -> None:
+        """Classify and commit a chunk; ``taking`` is what it took to lease it (seconds worked, waited)."""
+        spent: dict[str, float] = {}
+        add_lap(spent, "write", taking)
         abort = threading.Event()
         self._held[lease.chunk_id] = (lease, abort)
         fault_point("after_lease")
         if self.stop.is_set():  # the stop came before this chunk was known
             abort.set()
         try:
-            outcomes = self._outcomes(lease, abort)
+            outcomes = self._outcomes(lease, abort, spent)
             if outcomes is None:
                 self._give_up(lease)
             else:
-                self._commit(lease, outcomes)
+                self._commit(lease, outcomes, spent)
         except Aborted:
             self._give_up(lease)
         except LeaseLostError as error:
@@ -133,12 +143,16 @@ class Classifying:
         finally:
             self._held.pop(lease.chunk_id, None)
 
-    def _outcomes(self, lease: ChunkLease, abort: threading.Event) -> list[ImageOutcome] | None:
-        """The outcome of each image of the chunk; None when the source is not there."""
+    def _outcomes(
+        self, lease: ChunkLease, abort: threading.Event, spent: dict[str, float]
+    ) -> list[ImageOutcome] | None:
+        """The outcome of each image of the chunk; None when the source is not there. Adds to the seconds ``spent``."""
         if not self._source_is_there(lease):
             return None
         spec = self._spec(lease)
+        clock = Clock()
         known = find_known(self.db, lease, self.settings.max_file_bytes)
+        add_lap(spent, "read", clock.lap())
         tasks = [ImageTask(key=image.id, root=lease.source_path, path=image.file) for image in known.rest(lease)]
         results = self.pool.classify(spec, tasks, abort=abort, alone=lease.suspect)
         if any(result.error_code in ("missing", "outside_root") for result in results) and not self._source_is_there(
@@ -184,13 +198,16 @@ class Classifying:
         if not self.stop.is_set():
             ring(self.app, PURGE, CONTROL_QUEUE)
 
-    def _commit(self, lease: ChunkLease, outcomes: list[ImageOutcome]) -> None:
+    def _commit(self, lease: ChunkLease, outcomes: list[ImageOutcome], spent: dict[str, float]) -> None:
         """Commit, waiting for a database that is away as long as this worker lives: the token guards the result."""
         pause = 0.5
+        with self._lock:
+            add_lap(spent, "write", self._flushed.pop(lease.job_id, (0.0, 0.0)))
+        clock = Clock()
         while True:
             try:
                 fault_point("before_commit")
-                commit_chunk(self.db, lease, outcomes)
+                commit_chunk(self.db, lease, outcomes, spent=spent, clock=clock)
                 fault_point("after_commit")
             except UnavailableError as error:
                 if self.stop.wait(pause):
@@ -198,6 +215,8 @@ class Classifying:
                 log.warning("%s Trying the commit again.", error)
                 pause = min(pause * 2, 5.0)
             else:
+                with self._lock:
+                    self._flushed = {lease.job_id: clock.lap()}
                 self._done.append((time.monotonic(), len(outcomes)))
                 return
 
@@ -223,8 +242,5 @@ def _as_outcome(result: ImageResult) -> ImageOutcome:
             FaceOutcome(face.x, face.y, face.width, face.height, face.score, face.probabilities)
             for face in result.faces
         ),
-        read_s=result.read_s,
-        decode_s=result.decode_s,
-        detect_s=result.detect_s,
-        classify_s=result.classify_s,
+        **{name: getattr(result, name) for name in ENGINE_TIME_FIELDS},
     )

@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mien.database import Database
 from mien.errors import ImageError
@@ -14,8 +15,10 @@ from mien.ledger.cache import look_up, may_have
 from mien.ledger.commit import ImageOutcome
 from mien.ledger.lease import ChunkLease, LeasedImage
 from mien.sources import open_image
+from mien.stage_times import ENGINE_TIME_FIELDS
 
 HASH_BLOCK = 1 << 20
+_NO_TIME: dict[str, Any] = dict.fromkeys(ENGINE_TIME_FIELDS, 0.0)
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,7 @@ class Known:
         for image_id, original in self.copies.items():
             outcome = by_id[original]
             cached = outcome.outcome != "failed"
-            made.append(
-                replace(outcome, image_id=image_id, cached=cached, read_s=0, decode_s=0, detect_s=0, classify_s=0)
-            )
+            made.append(replace(outcome, image_id=image_id, cached=cached, **_NO_TIME))
         return made
 
 

@@ -74,9 +74,14 @@ class ImageResult:
     format: str | None = None
     faces: tuple[FaceResult, ...] = ()
     read_s: float = 0.0
+    """Seconds worked per stage, and waited: see ``mien.stage_times``."""
+    read_wait_s: float = 0.0
     decode_s: float = 0.0
+    decode_wait_s: float = 0.0
     detect_s: float = 0.0
+    detect_wait_s: float = 0.0
     classify_s: float = 0.0
+    classify_wait_s: float = 0.0
 
 
 def pack(kind: str, **content: Any) -> bytes:

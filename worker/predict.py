@@ -15,6 +15,7 @@ from mien.errors import MienError, ModelError, UnavailableError
 from mien.models import ModelStore
 from mien.predict import Answer, Face, ImageRequest, Taken, Trouble, give_answer, pass_on, take_image
 from mien.settings import Settings
+from mien.stage_times import ENGINE_STAGES
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.supervisor import Aborted, EnginePool, EngineStartError
 
@@ -114,8 +115,7 @@ def _as_answer(result: ImageResult) -> Answer:
             Face(x=f.x, y=f.y, width=f.width, height=f.height, score=f.score, probabilities=f.probabilities)
             for f in result.faces
         ],
-        read_s=result.read_s,
-        decode_s=result.decode_s,
-        detect_s=result.detect_s,
-        classify_s=result.classify_s,
+        stage_seconds={
+            stage: getattr(result, f"{stage}_s") + getattr(result, f"{stage}_wait_s") for stage in ENGINE_STAGES
+        },
     )

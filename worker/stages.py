@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from mien.faults import fault_point
 from mien.images import RGB, Header, decode, probe
 from mien.model_folder import load_model
 from mien.sources import open_image
+from mien.stage_times import Clock, add_lap
 from worker.classifier import Classifier, open_classifier
 from worker.faces import Face, FaceDetector, Floats, crop_face, crop_whole, side_needed, whole_side
 from worker.faults import commit_faults, read_faults
@@ -34,10 +34,8 @@ class _Image:
     header: Header | None = None
     size: int | None = None
     sha256: bytes | None = None
-    read_s: float = 0.0
-    decode_s: float = 0.0
-    detect_s: float = 0.0
-    classify_s: float = 0.0
+    times: dict[str, float] = field(default_factory=dict)
+    """Seconds by the names of ``mien.stage_times.TIME_FIELDS``."""
 
 
 class Stages:
@@ -104,40 +102,37 @@ class Stages:
         return [_result(image, rows) for image, rows in zip(images, probabilities, strict=True)]
 
     def _prepare(self, image: _Image, spec: EngineSpec, classifier: Classifier) -> None:
-        started = time.perf_counter()
-        try:
+        with _timed(image, "read"):
             data = _read(image, spec)
-        finally:
-            image.read_s = time.perf_counter() - started
         if spec.faces == "whole":
             self._prepare_whole(image, data, spec, classifier)
         else:
             self._prepare_faces(image, data, spec, classifier)
 
     def _prepare_whole(self, image: _Image, data: bytes, spec: EngineSpec, classifier: Classifier) -> None:
-        with _timed(image, "decode_s"):
+        with _timed(image, "decode"):
             header = image.header = probe(data, max_pixels=spec.max_pixels)
             side = whole_side(header.width, header.height, classifier.model.input)
             decoded = decode(data, min_side=side, max_pixels=spec.max_pixels)
-        with _timed(image, "classify_s"):
+        with _timed(image, "classify"):
             image.crops = [crop_whole(decoded, classifier.model.crop, classifier.model.input)]
         image.boxes = [(0.0, 0.0, float(header.width), float(header.height), None)]
 
     def _prepare_faces(self, image: _Image, data: bytes, spec: EngineSpec, classifier: Classifier) -> None:
         model = classifier.model
-        with _timed(image, "decode_s"):
+        with _timed(image, "decode"):
             image.header = probe(data, max_pixels=spec.max_pixels)
             decoded = decode(data, min_side=spec.detect_size, max_pixels=spec.max_pixels)
-        with _timed(image, "detect_s"):
+        with _timed(image, "detect"):
             (faces,) = self._detector.detect(
                 [decoded], detect_size=spec.detect_size, min_score=spec.min_face_score, min_face=spec.min_face
             )
         larger = decoded
-        with _timed(image, "decode_s"):
+        with _timed(image, "decode"):
             side = side_needed(decoded, faces, model.crop, model.input)
             if side is not None:
                 larger = decode(data, min_side=side, max_pixels=spec.max_pixels)
-        with _timed(image, "classify_s"):
+        with _timed(image, "classify"):
             image.crops = [crop_face(larger, face, model.crop, model.input) for face in faces]
         image.boxes = [_box(face) for face in faces]
 
@@ -145,11 +140,11 @@ class Stages:
         """The probabilities of each image's faces (faces x labels); crops of several images share a batch."""
         crops = [crop for image in images for crop in image.crops]
         rows: list[Floats] = []
-        started = time.perf_counter()
+        clock = Clock()
         for first in range(0, len(crops), self._batch):
             self._sign()
             rows.extend(classifier.classify(crops[first : first + self._batch]))
-        share = (time.perf_counter() - started) / max(len(crops), 1)
+        worked, waited = (seconds / max(len(crops), 1) for seconds in clock.lap())
         if len(rows) != len(crops):
             raise AssertionError(f"{len(crops)} crops went in and {len(rows)} answers came out")
         answers: list[list[Floats]] = []
@@ -157,7 +152,7 @@ class Stages:
             count = len(image.crops)
             answers.append(rows[:count])
             rows = rows[count:]
-            image.classify_s += share * count
+            add_lap(image.times, "classify", (worked * count, waited * count))
         return answers
 
 
@@ -172,11 +167,10 @@ class _timed:  # noqa: N801 - reads as a statement
         self._image, self._stage = image, stage
 
     def __enter__(self) -> None:
-        self._started = time.perf_counter()
+        self._clock = Clock()
 
     def __exit__(self, *_: object) -> None:
-        spent = time.perf_counter() - self._started
-        setattr(self._image, self._stage, getattr(self._image, self._stage) + spent)
+        add_lap(self._image.times, self._stage, self._clock.lap())
 
 
 def _read(image: _Image, spec: EngineSpec) -> bytes:
@@ -233,8 +227,5 @@ def _result(image: _Image, rows: list[Floats]) -> ImageResult:
         sha256=image.sha256,
         format=header.format if header else None,
         faces=faces,
-        read_s=image.read_s,
-        decode_s=image.decode_s,
-        detect_s=image.detect_s,
-        classify_s=image.classify_s,
+        **image.times,
     )

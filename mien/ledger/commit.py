@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from mien.ledger.counters import move_counters
 from mien.ledger.lease import ChunkLease
 from mien.ledger.tallies import Counted, write_tallies
 from mien.schema import chunks, faces, images, jobs
+from mien.stage_times import Clock, add_lap, sum_times
 
 PROBABILITY_DIGITS = 6
 BOX_DIGITS = 1
@@ -49,18 +50,35 @@ class ImageOutcome:
     faces: tuple[FaceOutcome, ...] = ()
     cached: bool = False
     read_s: float = 0.0
+    read_wait_s: float = 0.0
     decode_s: float = 0.0
+    decode_wait_s: float = 0.0
     detect_s: float = 0.0
+    detect_wait_s: float = 0.0
     classify_s: float = 0.0
+    classify_wait_s: float = 0.0
 
 
-def commit_chunk(db: Database, lease: ChunkLease, outcomes: Sequence[ImageOutcome]) -> str:
+def commit_chunk(
+    db: Database,
+    lease: ChunkLease,
+    outcomes: Sequence[ImageOutcome],
+    *,
+    spent: Mapping[str, float] | None = None,
+    clock: Clock | None = None,
+) -> str:
     """Write the results of a leased chunk, all or nothing; gives the job's status.
+
+    Args:
+        spent: seconds of the chunk beside those of its images, by the names of ``TIME_FIELDS``.
+        clock: runs since the writing began. It is asked just before the last statements; what passes after that
+            (the flush to the disk) is left in it, for the caller to add to a later chunk of the job.
 
     Raises:
         LeaseLostError: the chunk belongs to somebody else now; nothing was written.
         ValueError: the outcomes are not exactly those of the lease's images, each with one outcome and its faces.
     """
+    clock = clock or Clock()
     _check(lease, outcomes)
     face_rows = [row for outcome in outcomes for row in _face_rows(lease, outcome)]
     with db.write() as connection:
@@ -77,11 +95,16 @@ def commit_chunk(db: Database, lease: ChunkLease, outcomes: Sequence[ImageOutcom
         connection.execute(_UPDATE_IMAGE, [_image_row(outcome) for outcome in outcomes])
         write_tallies(connection, lease.job_id, lease.labels, _counted(lease, outcomes, face_rows))
         fault_point("in_commit")
+        times = _times(outcomes, spent or {}, clock)
         row = move_counters(
-            connection, lease.job_id, now, _moved(outcomes), last_commit_at=now, notice_code=_unless_folders(),
+            connection, lease.job_id, now, _moved(outcomes) | times, last_commit_at=now, notice_code=_unless_folders(),
             notice=sa.case((jobs.c.notice_code == "folders_unreadable", jobs.c.notice), else_=None),
         )  # fmt: skip
-        connection.execute(chunks.update().where(chunks.c.id == lease.chunk_id).values(commit_number=row.commits, committed_at=now))
+        connection.execute(
+            chunks.update()
+            .where(chunks.c.id == lease.chunk_id)
+            .values(commit_number=row.commits, committed_at=now, **times)
+        )
     return str(row.status)
 
 
@@ -181,8 +204,12 @@ def _moved(outcomes: Sequence[ImageOutcome]) -> dict[str, float]:
         "commits": 1,
         "faces": sum(len(o.faces) for o in outcomes),
         "cached": sum(o.cached for o in outcomes),
-        "read_s": sum(o.read_s for o in outcomes),
-        "decode_s": sum(o.decode_s for o in outcomes),
-        "detect_s": sum(o.detect_s for o in outcomes),
-        "classify_s": sum(o.classify_s for o in outcomes),
     }
+
+
+def _times(outcomes: Sequence[ImageOutcome], spent: Mapping[str, float], clock: Clock) -> dict[str, float]:
+    times = sum_times(outcomes)
+    for name, seconds in spent.items():
+        times[name] += seconds
+    add_lap(times, "write", clock.lap())
+    return times

@@ -47,7 +47,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("scope IN ('read', 'submit', 'admin')", name=op.f("ck_api_keys_scope")),
+        sa.CheckConstraint("scope IN ('metrics', 'read', 'submit', 'admin')", name=op.f("ck_api_keys_scope")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("sha256", name=op.f("uq_api_keys_sha256")),
     )
@@ -94,9 +94,15 @@ def upgrade() -> None:
         sa.Column("cached", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("commits", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("read_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("read_wait_s", sa.Float(), server_default="0", nullable=False),
         sa.Column("decode_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("decode_wait_s", sa.Float(), server_default="0", nullable=False),
         sa.Column("detect_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("detect_wait_s", sa.Float(), server_default="0", nullable=False),
         sa.Column("classify_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("classify_wait_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("write_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("write_wait_s", sa.Float(), server_default="0", nullable=False),
         sa.Column("draft_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expanding_at", sa.DateTime(timezone=True), nullable=True),
@@ -141,10 +147,12 @@ def upgrade() -> None:
         sa.Column("counts", sa.JSON(), nullable=False),
         sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("recorded", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_receipts")),
         sa.UniqueConstraint("public_id", name=op.f("uq_receipts_public_id")),
     )
     with op.batch_alter_table("receipts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_receipts_recorded_id"), ["recorded", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_receipts_finished_at"), ["finished_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_receipts_owner_id"), ["owner", "id"], unique=False)
 
@@ -158,9 +166,13 @@ def upgrade() -> None:
         sa.Column("events", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("disabled_reason", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
         sa.UniqueConstraint("public_id", name=op.f("uq_webhooks_public_id")),
     )
+    with op.batch_alter_table("webhooks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_webhooks_owner_id"), ["owner", "id"], unique=False)
+
     op.create_table(
         "workers",
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -175,6 +187,9 @@ def upgrade() -> None:
         sa.Column("version", sa.String(length=40), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("wanted", sa.String(length=10), server_default="active", nullable=False),
+        sa.Column("loaded", sa.JSON(), nullable=True),
+        sa.Column("device_name", sa.String(length=200), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
     )
     op.create_table(
@@ -190,6 +205,16 @@ def upgrade() -> None:
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("commit_number", sa.BigInteger(), nullable=True),
         sa.Column("committed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("read_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("read_wait_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("decode_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("decode_wait_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("detect_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("detect_wait_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("classify_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("classify_wait_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("write_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("write_wait_s", sa.Float(), server_default="0", nullable=False),
         sa.CheckConstraint("state IN ('due', 'leased', 'done')", name=op.f("ck_chunks_state")),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_chunks_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_chunks")),
@@ -205,6 +230,7 @@ def upgrade() -> None:
     op.create_table(
         "deliveries",
         sa.Column("id", KEY, nullable=False),
+        sa.Column("public_id", sa.String(length=40), nullable=False),
         sa.Column("webhook_id", KEY, nullable=False),
         sa.Column("job_id", KEY, nullable=True),
         sa.Column("event", sa.String(length=40), nullable=False),
@@ -219,8 +245,11 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_deliveries_job_id")),
         sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+        sa.UniqueConstraint("public_id", name=op.f("uq_deliveries_public_id")),
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_deliveries_job_id"), ["job_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_deliveries_webhook_id_id"), ["webhook_id", "id"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_deliveries_state_next_attempt_at"), ["state", "next_attempt_at"], unique=False
         )
@@ -403,6 +432,23 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("owner", "day", name=op.f("pk_usage")),
     )
+    op.create_table(
+        "audit",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("owner", sa.String(length=80), nullable=False),
+        sa.Column("key_id", KEY, nullable=True),
+        sa.Column("action", sa.String(length=16), nullable=False),
+        sa.Column("detail", sa.String(length=60), nullable=True),
+        sa.Column("job", sa.String(length=32), nullable=True),
+        sa.Column("receipt", sa.String(length=32), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+    )
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_audit_at"), ["at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_audit_job_id"), ["job", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_audit_owner_id"), ["owner", "id"], unique=False)
+
     for name, query in VIEWS.items():
         op.execute(f"CREATE VIEW {name} AS {query}")
 
@@ -411,6 +457,12 @@ def downgrade() -> None:
     """Back to an empty database."""
     for name in VIEWS:
         op.execute(f"DROP VIEW {name}")
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_audit_owner_id"))
+        batch_op.drop_index(batch_op.f("ix_audit_job_id"))
+        batch_op.drop_index(batch_op.f("ix_audit_at"))
+
+    op.drop_table("audit")
     op.drop_table("usage")
     with op.batch_alter_table("job_metadata", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_job_metadata_key_value_job_id"))
@@ -446,6 +498,8 @@ def downgrade() -> None:
 
     op.drop_table("uploads")
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_deliveries_webhook_id_id"))
+        batch_op.drop_index(batch_op.f("ix_deliveries_job_id"))
         batch_op.drop_index(batch_op.f("ix_deliveries_state_next_attempt_at"))
 
     op.drop_table("deliveries")
@@ -457,10 +511,14 @@ def downgrade() -> None:
 
     op.drop_table("chunks")
     op.drop_table("workers")
+    with op.batch_alter_table("webhooks", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_webhooks_owner_id"))
+
     op.drop_table("webhooks")
     with op.batch_alter_table("receipts", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_receipts_owner_id"))
         batch_op.drop_index(batch_op.f("ix_receipts_finished_at"))
+        batch_op.drop_index(batch_op.f("ix_receipts_recorded_id"))
 
     op.drop_table("receipts")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
