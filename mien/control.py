@@ -37,7 +37,7 @@ from mien.paths import path_text
 from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, ring, waiting
 from mien.schema import jobs
 from mien.settings import Settings
-from mien.sources import Found, Skipped, folder_identity, walk
+from mien.sources import Found, Skipped, folder_identity, is_source, walk
 from mien.uploads import remove_strays, remove_uploads, sweep_uploads, uploaded_paths
 
 log = logging.getLogger(__name__)
@@ -120,14 +120,14 @@ class Control:
     def _expand(self, lease: JobLease) -> bool:
         with self.db.read() as connection:
             job = connection.execute(sa.select(jobs).where(jobs.c.id == lease.job_id)).one()
-        if folder_identity(job.source_path) != job.source_identity:
+        if not is_source(folder_identity(job.source_path), job.source_identity):
             set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
             return False
         begin_expansion(self.db, lease)
         try:
             unreadable, skipped, done = self._walk(lease, job)
         except OSError as error:
-            if folder_identity(job.source_path) != job.source_identity:
+            if not is_source(folder_identity(job.source_path), job.source_identity):
                 set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
                 return False
             reason = os.strerror(error.errno or 0)

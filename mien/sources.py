@@ -79,8 +79,15 @@ def folder_identity(path: bytes) -> str | None:
     return _identity(facts) if stat.S_ISDIR(facts.st_mode) else None
 
 
+def is_source(identity: str | None, wanted: str | None) -> bool:
+    """Whether the folder that is there now is the one ``wanted``; where that is not known (a restored job), any is."""
+    return identity is not None and (not wanted or identity == wanted)
+
+
 def _identity(facts: os.stat_result) -> str:
-    return f"{facts.st_dev}:{facts.st_ino}"
+    # network, FUSE and overlay file systems get another device number on each host and at each mount
+    device = facts.st_dev if os.major(facts.st_dev) else "mounted"
+    return f"{device}:{facts.st_ino}"
 
 
 def is_inside(path: bytes, root: bytes) -> bool:
@@ -145,17 +152,19 @@ def _matches(path: bytes, patterns: list[bytes]) -> bool:
     return any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(name, p) for p in patterns)
 
 
-def open_image(root: bytes, relative: bytes) -> int:
+def open_image(root: bytes, relative: bytes, identity: str | None = None) -> int:
     """Open a regular file below ``root`` for reading and give its descriptor; no link on the way may lead out of it.
 
     Every component is opened relative to the one before, without following links, so that nothing can be swapped
     between a check and the use. A link that stays inside the root is followed by its real path in the same manner.
+    With ``identity`` (see :func:`folder_identity`) the root has to be that very folder, looked at in the same step: so
+    an image is ``missing`` only from the folder that the job named, never because a share was away for a moment.
 
     Raises:
-        ImageError: ``missing``, ``unreadable``, ``outside_root``, ``not_a_file``, ``path_too_long``.
+        ImageError: ``missing``, ``unreadable``, ``outside_root``, ``not_a_file``, ``path_too_long``, ``source_away``.
     """
     try:
-        return _open_beneath(root, relative)
+        return _open_beneath(root, relative, identity)
     except OSError as error:
         # a link on the way shows as ELOOP (the last component) or ENOTDIR (a folder)
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
@@ -165,17 +174,17 @@ def open_image(root: bytes, relative: bytes) -> int:
     if not is_inside(real, real_root):
         raise ImageError("outside_root", "A link leads out of the source folder; links that lead out are refused.")
     try:
-        return _open_beneath(real_root, os.path.relpath(real, real_root))
+        return _open_beneath(real_root, os.path.relpath(real, real_root), identity)
     except OSError as error:
         raise _image_error(error) from None
 
 
-def _open_beneath(root: bytes, relative: bytes) -> int:
+def _open_beneath(root: bytes, relative: bytes, identity: str | None) -> int:
     *folders, name = relative.split(b"/")
     if not name or any(part in (b"", b".", b"..") for part in (*folders, name)):
         raise ImageError("outside_root", "The path does not stay inside the source folder.")
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    at = os.open(root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    at = _open_root(root, identity)
     try:
         for folder in folders:
             below = os.open(folder, flags | os.O_DIRECTORY, dir_fd=at)
@@ -189,6 +198,23 @@ def _open_beneath(root: bytes, relative: bytes) -> int:
         os.close(descriptor)
         raise ImageError("not_a_file", "This is not a regular file.")
     return descriptor
+
+
+def _open_root(root: bytes, identity: str | None) -> int:
+    try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError:
+        if identity is None:
+            raise
+        raise _source_away() from None
+    if identity is not None and _identity(os.fstat(descriptor)) != identity:
+        os.close(descriptor)
+        raise _source_away()
+    return descriptor
+
+
+def _source_away() -> ImageError:
+    return ImageError("source_away", "The source folder is not there just now, or another one is in its place.")
 
 
 def _image_error(error: OSError) -> ImageError:

@@ -20,7 +20,7 @@ from mien.ledger.work import fail_job, set_notice
 from mien.models import ModelStore
 from mien.queue import CONTROL_QUEUE, PURGE, ring
 from mien.settings import Settings
-from mien.sources import folder_identity
+from mien.sources import folder_identity, is_source
 from mien.stage_times import ENGINE_TIME_FIELDS, Clock, add_lap
 from worker.known import find_known
 from worker.messages import EngineSpec, ImageResult, ImageTask
@@ -29,6 +29,9 @@ from worker.supervisor import Aborted, EnginePool, EngineStartError
 log = logging.getLogger(__name__)
 
 PAUSE_AFTER_TROUBLE_S = 5.0
+TRY_AGAIN_S = 0.5
+MAY_BE_AWAY = ("source_away", "missing", "outside_root", "unreadable", "not_a_file")
+"""How images end whose folder is taken away under an engine's hands."""
 
 
 @dataclass
@@ -138,8 +141,8 @@ class Classifying:
             log.error("%s", error)
             self._pause(lease, "engines_cannot_start", f"The engines of worker {self.name} cannot start: {error}")
         except UnavailableError as error:
-            log.warning("%s The chunk's lease will run out and the chunk be taken again.", error)
-            self.stop.wait(1)
+            log.warning("%s", error)
+            self._hand_back_once_possible(lease)
         finally:
             self._held.pop(lease.chunk_id, None)
 
@@ -147,17 +150,20 @@ class Classifying:
         self, lease: ChunkLease, abort: threading.Event, spent: dict[str, float]
     ) -> list[ImageOutcome] | None:
         """The outcome of each image of the chunk; None when the source is not there. Adds to the seconds ``spent``."""
-        if not self._source_is_there(lease):
+        identity = self._source_identity(lease)
+        if identity is None:
             return None
         spec = self._spec(lease)
         clock = Clock()
         known = find_known(self.db, lease, self.settings.max_file_bytes)
         add_lap(spent, "read", clock.lap())
-        tasks = [ImageTask(key=image.id, root=lease.source_path, path=image.file) for image in known.rest(lease)]
+        tasks = [
+            ImageTask(key=image.id, root=lease.source_path, path=image.file, identity=identity)
+            for image in known.rest(lease)
+        ]
         results = self.pool.classify(spec, tasks, abort=abort, alone=lease.suspect)
-        if any(result.error_code in ("missing", "outside_root") for result in results) and not self._source_is_there(
-            lease
-        ):
+        ends = {result.error_code for result in results}
+        if ends.intersection(MAY_BE_AWAY) and (self._source_identity(lease) is None or "source_away" in ends):
             return None
         self._note_loaded(lease.model_revision)
         classified = [_as_outcome(result) for result in results]
@@ -178,11 +184,13 @@ class Classifying:
             max_file_bytes=self.settings.max_file_bytes,
         )
 
-    def _source_is_there(self, lease: ChunkLease) -> bool:
-        if folder_identity(lease.source_path) == lease.source_identity:
-            return True
+    def _source_identity(self, lease: ChunkLease) -> str | None:
+        """The folder's identity if it is the one that the job named; else the job says so and rests for a while."""
+        identity = folder_identity(lease.source_path)
+        if is_source(identity, lease.source_identity):
+            return identity
         self._pause(lease, "source_away", source_away(lease.source_text), give_back=False)
-        return False
+        return None
 
     def _pause(self, lease: ChunkLease, code: str, notice: str, give_back: bool = True) -> None:
         """Say on the job what holds it back, and leave it alone for a while."""
@@ -191,6 +199,15 @@ class Classifying:
         set_notice(self.db, lease.job_id, code, notice)
         if give_back:
             hand_back(self.db, lease)
+
+    def _hand_back_once_possible(self, lease: ChunkLease) -> None:
+        """The database is away: wait for it as long as this worker lives, so that no loss is charged to the chunk."""
+        while not self.stop.wait(TRY_AGAIN_S):
+            try:
+                hand_back(self.db, lease)
+            except UnavailableError:
+                continue
+            return
 
     def _give_up(self, lease: ChunkLease) -> None:
         """Hand the chunk back uncharged; if the job was cancelled meanwhile, purge ends its images."""

@@ -36,13 +36,15 @@ class EngineSpec:
 class ImageTask:
     """One image to classify: ``path`` relative to ``root``, both as bytes. ``key`` comes back with its result.
 
-    With ``data`` the image is these bytes, and no file is opened.
+    With ``identity`` the root has to be that folder (``mien.sources.folder_identity``). With ``data`` the image is these
+    bytes, and no file is opened.
     """
 
     key: int
     root: bytes
     path: bytes
     data: bytes | None = field(default=None, repr=False)
+    identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool) -> bytes
         spec=spec,
         root=task.root.decode("latin-1"),  # any byte string survives latin-1 and back
         path=task.path.decode("latin-1"),
+        identity=task.identity,
         data=None if task.data is None else base64.b64encode(task.data).decode(),
         first=first,
     )
@@ -128,7 +131,7 @@ def unpack_image(content: dict[str, Any]) -> ImageTask:
     """The task in an ``image`` message; its ticket is the key."""
     root, path, data = content["root"], content["path"], content["data"]
     inline = None if data is None else base64.b64decode(data)
-    return ImageTask(content["ticket"], root.encode("latin-1"), path.encode("latin-1"), inline)
+    return ImageTask(content["ticket"], root.encode("latin-1"), path.encode("latin-1"), inline, content["identity"])
 
 
 def pack_result(result: ImageResult) -> bytes:

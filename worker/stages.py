@@ -184,7 +184,7 @@ def _read(image: _Image, spec: EngineSpec) -> bytes:
 
 
 def _read_file(task: ImageTask, spec: EngineSpec) -> bytes:
-    descriptor = open_image(task.root, task.path)
+    descriptor = open_image(task.root, task.path, task.identity)
     try:
         size = os.fstat(descriptor).st_size
         if size > spec.max_file_bytes:
