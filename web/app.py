@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from functools import cache
 from pathlib import Path
 
 from flask_openapi.openapi import OpenAPI
@@ -53,6 +55,7 @@ ANSWERS: list[type[BaseModel]] = [
     wire.Problem,
 ]
 """The models that the operations' answers refer to in the OpenAPI document."""
+ONE_YEAR_S = 31_536_000
 KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key (`mien keys create`) or the local token."}
 
 
@@ -73,11 +76,12 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         validation_error_status=400,
         validation_error_model=wire.Problem,
         validation_error_callback=problems.on_invalid_request,
+        static_url_path=f"/static/{static_version()}",
     )
     app.request_class = JsonRequest
     app.json = StrictJson(app)
     app.url_map.strict_slashes = False
-    app.config.update(MAX_CONTENT_LENGTH=settings.max_request_bytes, SEND_FILE_MAX_AGE_DEFAULT=3600)
+    app.config.update(MAX_CONTENT_LENGTH=settings.max_request_bytes, SEND_FILE_MAX_AGE_DEFAULT=ONE_YEAR_S)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions[EXTENSION] = Services(
         settings=settings,
@@ -98,6 +102,16 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     openapi.install(app, ANSWERS)
     pages.install(app)
     return app
+
+
+@cache
+def static_version() -> str:
+    """Stands in the address of every style sheet and script: browsers keep them, and get new ones with a new Mien."""
+    content = hashlib.sha256()
+    for file in sorted((Path(__file__).parent / "static").rglob("*")):
+        if file.is_file():
+            content.update(file.name.encode() + b"\0" + file.read_bytes())
+    return content.hexdigest()[:12]
 
 
 def _shipped_model() -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from mien.queue import EXPAND, PURGE
 from mien.receipts import request_delete
 from mien.results import results_page
 from mien.submission import JobRequest, create_job
+from web import emotions, navigation
 from web.auth import SESSION_KEY, caller, caller_of
 from web.charts import bar_chart
 from web.long_poll import etag_of
@@ -41,8 +43,13 @@ def install(app: Flask) -> None:
     app.add_template_filter(_duration, "duration")
     app.add_template_filter(_moment, "moment")
     app.add_template_filter(_last_part, "last_part")
+    app.add_template_filter(_by_value, "by_value")
+    app.add_template_filter(emotions.colour_class, "colour_class")
+    app.add_template_filter(emotions.glyph, "glyph")
+    navigation.add_entry(app, "pages.start", "Jobs", place=10)
     app.context_processor(
         lambda: {
+            "navigation": navigation.entries,
             "version": __version__,
             "caller": g.get("caller"),
             "reload_s": RELOAD_S,
@@ -248,6 +255,11 @@ def _duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _by_value(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The largest first."""
+    return sorted(values.items(), key=lambda item: -item[1])
 
 
 def _moment(time: dt.datetime | None) -> str:

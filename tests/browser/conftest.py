@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -111,3 +113,34 @@ def browser() -> Iterator[object]:
         chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any, mien: Running) -> Iterator[Any]:
+    """A fresh window. What goes wrong in it, breaks the content policy or leaves our origin fails the test."""
+    with watched_page(browser, mien.url) as window:
+        yield window
+
+
+@contextmanager
+def watched_page(browser: Any, url: str, **context_options: Any) -> Iterator[Any]:
+    """A window of its own (``context_options`` as Playwright takes them) that must stay without any trouble.
+
+    Append a part of a message to its ``expected`` list where a test makes the trouble itself.
+    """
+    context = browser.new_context(base_url=url, **context_options)
+    window = context.new_page()
+    window.expected = ["status of 4"]
+    troubles: list[str] = []
+    origin = urlsplit(url).netloc
+    window.on("pageerror", lambda error: troubles.append(str(error)))
+    window.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
+    window.on(
+        "request",
+        lambda sent: troubles.append(f"asked {sent.url}") if urlsplit(sent.url).netloc not in ("", origin) else None,
+    )
+    try:
+        yield window
+    finally:
+        context.close()
+    assert [t for t in troubles if not any(part in t for part in window.expected)] == []

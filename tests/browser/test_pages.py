@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,6 @@ from tests.browser.conftest import BRIGHT, DARK, Running
 pytestmark = pytest.mark.browser
 
 PATIENCE_MS = 60_000
-
-
-@pytest.fixture
-def page(browser: Any, mien: Running) -> Iterator[Any]:
-    """A fresh window. What goes wrong in it, or breaks the content policy, fails the test."""
-    context = browser.new_context(base_url=mien.url)
-    window = context.new_page()
-    troubles: list[str] = []
-    window.on("pageerror", lambda error: troubles.append(str(error)))
-    window.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
-    yield window
-    context.close()
-    assert [t for t in troubles if "status of 4" not in t] == []
 
 
 def submit(page: Any, folder: Path) -> str:

@@ -71,6 +71,5 @@ async function poll() {
   setTimeout(poll, POLL_MS);
 }
 
-document.documentElement.classList.add("scripted");
 said = job().status;
 setTimeout(poll, POLL_MS);

@@ -85,7 +85,7 @@ def test_the_local_token_is_worth_nothing_from_afar(client: FlaskClient, world: 
 def test_beyond_loopback_everything_but_healthz_needs_a_key(world: Flask) -> None:
     client = world.test_client()
     for rule in world.url_map.iter_rules():
-        path = rule.rule.replace("<job_id>", "0123").replace("<path:filename>", "mien.css")
+        path = rule.rule.replace("<job_id>", "0123").replace("<path:filename>", "tokens.css")
         method = next(name for name in ("GET", "POST", "PUT", "DELETE") if name in rule.methods)
         status = client.open(path, method=method).status_code
         assert status in ((200,) if rule.endpoint in ("health.healthz", "static", "pages.sign_in") else (401,)), path

@@ -9,11 +9,20 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.support.web import make_app
+from web.app import static_version
 from web.security import host_name
 
 
 def test_every_answer_has_the_headers(app: Flask, client: FlaskClient) -> None:
-    for path in ("/", "/healthz", "/api/v1/jobs", "/nowhere", "/static/mien.css", "/openapi.json", "/sign-in"):
+    for path in (
+        "/",
+        "/healthz",
+        "/api/v1/jobs",
+        "/nowhere",
+        f"/static/{static_version()}/tokens.css",
+        "/openapi.json",
+        "/sign-in",
+    ):
         headers = client.get(path).headers
         assert "default-src 'self'" in headers["Content-Security-Policy"], path
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
