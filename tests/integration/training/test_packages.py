@@ -18,7 +18,8 @@ from training.explore import explore
 from training.explore import write_report as write_exploration
 from training.package import network_of, packable
 from training.predictions import predict, read_for_judging
-from worker.classifier import OnnxClassifier, TorchClassifier
+from worker.classifier import OnnxClassifier
+from worker.torch_classifier import TorchClassifier
 
 
 def test_the_worker_loads_what_was_packaged(trained: Path) -> None:

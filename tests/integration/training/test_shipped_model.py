@@ -11,7 +11,8 @@ from mien.images import RGB, decode
 from mien.model_folder import CropSpec, load_model
 from mien.resources import resource
 from training.crops import Cropper
-from worker.classifier import OnnxClassifier, TorchClassifier
+from worker.classifier import OnnxClassifier
+from worker.torch_classifier import TorchClassifier
 
 FOLDER = resource("models/default")
 

@@ -13,7 +13,8 @@ import pytest
 from mien.errors import ModelError
 from mien.models import load_model
 from tests.support.tiny_model import SIZE, expected, make_tiny_model
-from worker.classifier import OnnxClassifier, open_classifier, softmax
+from worker.classifier import OnnxClassifier, open_classifier
+from worker.probabilities import softmax
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from PIL import Image
 
 from mien.images import decode
 from mien.models import load_model
-from worker.classifier import OnnxClassifier, TorchClassifier, open_classifier
+from worker.classifier import OnnxClassifier, open_classifier
 from worker.faces import crop_whole, model_input, whole_side
+from worker.torch_classifier import TorchClassifier
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch", reason="torch is not installed")
