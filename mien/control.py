@@ -7,7 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import sqlalchemy as sa
 from celery import Celery
@@ -22,13 +23,16 @@ from mien.ledger.lease import Due, due_jobs
 from mien.ledger.purge import delete_job_row, delete_slice, end_pending_slice
 from mien.ledger.retention import expire_results
 from mien.ledger.retry import begin_retry, finish_retry, retry_slice
-from mien.ledger.sweep import take_back_expired
+from mien.ledger.sweep import Patience, take_back_expired
 from mien.ledger.work import (
+    RUNNING_LIMIT,
     JobEndedError,
     JobLease,
     fail_job,
     has_images,
+    held_by_limit,
     release_job,
+    renew_job,
     set_notice,
     take_job,
     waits_for_control,
@@ -38,14 +42,32 @@ from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, 
 from mien.schema import jobs
 from mien.settings import Settings
 from mien.sources import Found, Skipped, folder_identity, is_source, walk
+from mien.upkeep import Upkeep
 from mien.uploads import remove_strays, remove_uploads, sweep_uploads, uploaded_paths
 
 log = logging.getLogger(__name__)
 
 SLICE_IMAGES = 1000
 SLICE_S = 1.0
+LEAST_AHEAD = 10_000
+"""Images of a job that may wait for workers before its walk waits for them."""
 DEVICE_PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "bf16", "fp16")}
 """What each device class gives."""
+
+
+@dataclass
+class Walk:
+    """A walk through a source under way, and what it came upon that makes no image."""
+
+    lease: JobLease
+    job: sa.Row[tuple[object, ...]]
+    items: Iterator[Found | Skipped]
+    unreadable: list[bytes] = field(default_factory=list)
+    skipped: int = 0
+
+
+class _Parked(Exception):  # noqa: N818 - not an error: the workers have enough to do
+    """The walk is in :attr:`Control.parked` now, and maybe taken up again by another thread already."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,14 @@ class Control:
     app: Celery
     name: str
     stop: threading.Event
+    parked: dict[int, Walk] = field(default_factory=dict)
+    """Walks that wait until workers have caught up, by job; this process keeps their leases."""
+    upkeep: Upkeep = field(default_factory=Upkeep)
+
+    @cached_property
+    def patience(self) -> Patience:
+        """What this process has seen of the clock."""
+        return Patience(self.settings.sweep_interval_s, self.settings.lease_s)
 
     def expand(self) -> None:
         """Expand or retry jobs until none waits for it."""
@@ -66,13 +96,18 @@ class Control:
         """Cancel and delete until nothing waits for it; give the pending images of failed jobs their outcome."""
         self._each_job(self._end_or_delete, purge=True)
         Eraser(self.db, self.settings, self.stop.is_set).carry_out()
+        self.upkeep.scrub(self.db)
 
     def sweep(self) -> None:
         """Take back expired leases, ring where work is due, and say on a job what holds it back."""
-        take_back_expired(self.db)
+        self.upkeep.sweep(self.db, self.settings)
+        take_back_expired(self.db, self.patience)
         sweep_uploads(self.db, self.settings)
         expire_results(self.db)
-        expand, purge = waits_for_control(self.db)
+        most = self.settings.running_jobs
+        for job_id in held_by_limit(self.db, most):
+            set_notice(self.db, job_id, RUNNING_LIMIT, _limit_notice(most))
+        expand, purge = waits_for_control(self.db, most)
         for wanted, task in ((expand, EXPAND), (purge or open_erasures(self.db), PURGE)):
             if wanted and not waiting(self.app, CONTROL_QUEUE):
                 ring(self.app, task, CONTROL_QUEUE)
@@ -84,21 +119,71 @@ class Control:
         if due:
             ring_workers(self.app, workers, {job.precision for job in due}, self.settings.chunks_in_flight)
 
+    def go_on_walking(self) -> None:
+        """Keep the leases of parked walks, and take those up again whose workers have caught up by half."""
+        for job_id in list(self.parked):
+            pending = self._keep_parked()
+            limit = self.ahead(live_workers(self.db))
+            if self.stop.is_set() or job_id not in pending or (limit is not None and pending[job_id] >= limit / 2):
+                continue
+            parked = self.parked.pop(job_id)
+            self._attempt(parked.lease, partial(self._take_up, parked))
+
+    def _keep_parked(self) -> dict[int, int]:
+        """Renew the leases of all parked walks and give the images of each that wait; ended jobs are let go."""
+        pending: dict[int, int] = {}
+        for job_id, parked in list(self.parked.items()):
+            try:
+                left = renew_job(self.db, parked.lease)
+            except LeaseLostError as error:
+                log.warning("%s", error)
+                left = None
+            if left is not None:
+                pending[job_id] = left
+            elif self.parked.pop(job_id, None) is not None:
+                release_job(self.db, parked.lease)
+        return pending
+
+    def let_go(self) -> None:
+        """This process stops: whoever comes next may walk the parked sources."""
+        while self.parked:
+            _, walk = self.parked.popitem()
+            release_job(self.db, walk.lease)
+
+    def ahead(self, workers: Iterable[WorkerInfo]) -> int | None:
+        """How many images of a job may wait for the workers that live; None without a limit."""
+        if not self.settings.ahead_s:
+            return None
+        rate = sum(worker.images_per_s or 0 for worker in workers)
+        return max(LEAST_AHEAD, round(rate * self.settings.ahead_s))
+
     def _each_job(self, work: Callable[[JobLease], bool], *, purge: bool) -> None:
         stuck: set[int] = set()  # what cannot go on now is left to the next sweep, or this would spin
         while not self.stop.is_set():
-            lease = take_job(self.db, self.name, self.settings.lease_s, purge=purge, skip=stuck)
+            lease = take_job(
+                self.db, self.name, self.settings.lease_s, purge=purge, skip=stuck, most=self.settings.running_jobs
+            )
             if lease is None:
                 return
-            try:
-                if not work(lease):
-                    stuck.add(lease.job_id)
-            except JobEndedError:
-                log.info("job %s was ended while it was being expanded", lease.public_id)
-            except LeaseLostError as error:
-                log.warning("%s", error)
-            finally:
+            if self._attempt(lease, work) is False:
+                stuck.add(lease.job_id)
+
+    def _attempt(self, lease: JobLease, work: Callable[[JobLease], bool]) -> bool | None:
+        """Do ``work`` under a lease and give it back, unless its walk is parked; None where the job is ours no more."""
+        keep = False
+        try:
+            return work(lease)
+        except _Parked:
+            keep = True
+            return True
+        except JobEndedError:
+            log.info("job %s was ended while it was being expanded", lease.public_id)
+        except LeaseLostError as error:
+            log.warning("%s", error)
+        finally:
+            if not keep:
                 release_job(self.db, lease)
+        return None
 
     # expansion ----------------------------------------------------------------------------------------------------
 
@@ -124,8 +209,13 @@ class Control:
             set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
             return False
         begin_expansion(self.db, lease)
+        return self._go_on(Walk(lease, job, self._found(lease, job._mapping)))
+
+    def _go_on(self, under_way: Walk) -> bool:
+        """Walk on, to the end if the workers keep up; gives whether nothing more is to be done now."""
+        lease, job = under_way.lease, under_way.job
         try:
-            unreadable, skipped, done = self._walk(lease, job)
+            done = self._walk(under_way)
         except OSError as error:
             if not is_source(folder_identity(job.source_path), job.source_identity):
                 set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
@@ -140,37 +230,46 @@ class Control:
         with self.db.read() as connection:
             empty = not has_images(connection, lease.job_id)
         if empty:
-            fail_job(self.db, lease.job_id, "no_images", _no_images(job.source_text, skipped, job.recursive))
+            fail_job(self.db, lease.job_id, "no_images", _no_images(job.source_text, under_way.skipped, job.recursive))
         else:
-            finish_expansion(self.db, lease, _unreadable_notice(unreadable))
+            finish_expansion(self.db, lease, _unreadable_notice(under_way.unreadable))
             self._ring(lease)
         return True
 
-    def _walk(self, lease: JobLease, job: sa.Row[tuple[object, ...]]) -> tuple[list[bytes], int, bool]:
-        """Write the walk slice by slice; gives the folders that could not be read, how many files were skipped, and
-        whether it came to its end."""
-        facts = job._mapping
-        unreadable: list[bytes] = []
+    def _take_up(self, parked: Walk, _lease: JobLease) -> bool:
+        return self._go_on(parked)
+
+    def _walk(self, under_way: Walk) -> bool:
+        """Write the walk slice by slice; gives whether it came to its end. One too far ahead of workers is parked."""
+        lease = under_way.lease
+        kept_at = time.monotonic()
         paths: list[bytes] = []
-        skipped = total_skipped = 0
+        skipped = 0
         since = time.monotonic()
-        for item in self._found(lease, facts):
+        for item in under_way.items:
             if isinstance(item, Skipped):
                 skipped += 1
                 if item.reason == "unreadable_folder":
-                    unreadable.append(item.path)
+                    under_way.unreadable.append(item.path)
             else:
                 paths.append(item.path)
             if len(paths) >= SLICE_IMAGES or time.monotonic() - since >= SLICE_S:
-                write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+                pending = write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
                 fault_point("expanding")
-                self._ring(lease)
-                total_skipped += skipped
+                limit = self.ahead(self._ring(lease))
+                under_way.skipped += skipped
                 paths, skipped, since = [], 0, time.monotonic()
                 if self.stop.is_set():
-                    return unreadable, total_skipped, False
+                    return False
+                if time.monotonic() - kept_at > self.settings.lease_s / 3:
+                    kept_at = time.monotonic()
+                    self._keep_parked()
+                if limit is not None and pending >= limit:
+                    self.parked[lease.job_id] = under_way
+                    raise _Parked
         write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
-        return unreadable, total_skipped + skipped, True
+        under_way.skipped += skipped
+        return True
 
     def _found(self, lease: JobLease, facts: sa.RowMapping) -> Iterator[Found | Skipped]:
         if facts["source_type"] == "upload":
@@ -180,13 +279,16 @@ class Control:
             facts["source_path"], recursive=facts["recursive"], include=facts["include"], exclude=facts["exclude"]
         )
 
-    def _ring(self, lease: JobLease) -> None:
+    def _ring(self, lease: JobLease) -> list[WorkerInfo]:
+        """Ring for the job's chunks; gives the live workers."""
         with self.db.read() as connection:
             precision = connection.execute(
                 sa.select(jobs.c.precision).where(jobs.c.id == lease.job_id)
             ).scalar_one_or_none()
+        workers = live_workers(self.db)
         if precision is not None:
-            ring_workers(self.app, live_workers(self.db), {precision}, self.settings.chunks_in_flight)
+            ring_workers(self.app, workers, {precision}, self.settings.chunks_in_flight)
+        return workers
 
     # cancelling and deleting --------------------------------------------------------------------------------------
 
@@ -245,6 +347,11 @@ def held_up(job: Due, workers: Iterable[WorkerInfo]) -> tuple[str, str] | None:
             f" ({job.precision}); install it where they run with `mien models add`, or start one that has it.",
         )
     return None
+
+
+def _limit_notice(most: int) -> str:
+    jobs_run = "One of your jobs runs" if most == 1 else f"{most:,} of your jobs run"
+    return f"{jobs_run}, as many as may at once (MIEN_RUNNING_JOBS); this one begins when one of them has ended."
 
 
 def _no_images(folder: str, skipped: int, recursive: bool) -> str:

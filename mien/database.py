@@ -16,14 +16,21 @@ from mien.errors import SettingsError, UnavailableError
 
 SQLITE_BUSY_TIMEOUT_MS = 60_000
 """How long a SQLite writer waits for another: longer than the 20 s lock that must fail nobody."""
+EMPTY_WAL_TIMEOUT_MS = 1_000
 PING_TIMEOUT_S = 5
+LONGEST_PAUSE_S = 60.0
+"""A transaction on PostgreSQL that stands still for so long is ended by the server, and its locks with it."""
+_NOTICE_A_DEAD_SERVER = {
+    "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000,
+}  # fmt: skip
 
 
 class Database:
     """One SQLAlchemy engine and the sessions on it. Safe to share between threads; make it after a fork or spawn."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
         self.url = sa.make_url(url)
+        self._longest_pause_s = longest_pause_s
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine = sa.create_engine(self.url, pool_size=20, max_overflow=40)
@@ -37,8 +44,9 @@ class Database:
                 max_overflow=20,
                 pool_timeout=10,
                 pool_pre_ping=True,
-                connect_args={"connect_timeout": PING_TIMEOUT_S},
+                connect_args={"connect_timeout": PING_TIMEOUT_S, **_NOTICE_A_DEAD_SERVER},
             )
+            sa.event.listen(self.engine, "connect", self._prepare_postgresql)
         else:
             raise SettingsError(
                 f"MIEN_DATABASE_URL: {self.url.get_backend_name()!r} is not supported; use sqlite:///file or postgresql://"
@@ -78,6 +86,29 @@ class Database:
             return dt.datetime.fromtimestamp(time.time(), dt.UTC)
         moment: dt.datetime = connection.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(dt.UTC)
+
+    def empty_wal(self) -> bool:
+        """Write SQLite's write-ahead log into the database and cut it to nothing, so that no deleted byte stays there;
+        gives whether that was possible. Waits a second at most: meanwhile nobody can write."""
+        if not self.is_sqlite:
+            return True
+        connection = self.engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={EMPTY_WAL_TIMEOUT_MS}")
+            try:
+                busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
+            return not busy
+        finally:
+            connection.close()
+
+    def _prepare_postgresql(self, connection: Any, _record: Any) -> None:
+        # a process that is frozen, or whose machine is gone, in mid-transaction must not hold up all the others
+        connection.autocommit = True
+        connection.execute(f"SET idle_in_transaction_session_timeout = {round(self._longest_pause_s * 1000)}")
+        connection.autocommit = False
 
     def dispose(self) -> None:
         """Close every pooled connection."""

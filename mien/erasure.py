@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from mien.database import Database
+from mien.erased_names import paths_hashed, paths_named
+from mien.erasure_log import ErasureLogError, read_log, record
 from mien.faults import fault_point
 from mien.ledger.erase import (
     Wanted,
@@ -21,8 +23,8 @@ from mien.ledger.erase import (
     jobs_to_search,
     some_uploads,
 )
-from mien.paths import exact_name
-from mien.schema import images, jobs, receipts, uploads
+from mien.ledger.replay import as_erasure, forget_names, mark_recorded, reopen, unrecorded
+from mien.schema import jobs, receipts
 from mien.settings import Settings
 from mien.uploads import remove_files, uploads_folder
 
@@ -41,6 +43,34 @@ def open_erasures(db: Database) -> list[sa.Row[Any]]:
         )
 
 
+def record_erasures(db: Database, settings: Settings) -> None:
+    """Put the receipts that are not there yet into the erasure log. What cannot be written is tried again."""
+    while rows := unrecorded(db):
+        with db.read() as connection:
+            erasures = [as_erasure(connection, row) for row in rows]
+        try:
+            record(settings.erasures, erasures)
+        except ErasureLogError as error:
+            log.error("%s", error)
+            return
+        ids = [row.id for row in rows]
+        mark_recorded(db, ids)
+        forget_names(db, ids)
+
+
+def apply_again(db: Database, settings: Settings) -> int:
+    """Delete anew what this database, come out of a backup, still holds of what was deleted; gives how many receipts
+    were opened. Nothing of those jobs can be read from here on; control does the rest.
+
+    Raises:
+        ErasureLogError: the erasure log cannot be read.
+    """
+    opened = reopen(db, list(read_log(settings.erasures)))
+    if opened:
+        log.warning("%d deletions are carried out again: the database is older than they are", opened)
+    return opened
+
+
 @dataclass(frozen=True)
 class Eraser:
     """The tools of a control process that erases."""
@@ -51,6 +81,7 @@ class Eraser:
 
     def carry_out(self) -> None:
         """Do what receipts are open for. What has to wait, for a job that is still expanding, is left open."""
+        record_erasures(self.db, self.settings)
         for receipt in open_erasures(self.db):
             if self.is_stopping():
                 return
@@ -59,7 +90,8 @@ class Eraser:
                 if receipt.kind == "sha256":
                     self._content(receipt, bytes.fromhex(target["sha256"]))
                 else:
-                    self._images(receipt, target["job"], target["files"])
+                    self._images(receipt, target["job"], target.get("files"), target.get("hashes", ()))
+                    forget_names(self.db, [receipt.id])
             except OSError as error:
                 log.error("an upload of receipt %s cannot be deleted: %s; it is tried again", receipt.public_id, error)
 
@@ -69,14 +101,16 @@ class Eraser:
             self._in_job(receipt.id, job_id, wanted)
         finish_if_done(self.db, receipt.id, receipt.owner, None, wanted)
 
-    def _images(self, receipt: sa.Row[Any], job: str, names: list[str]) -> None:
+    def _images(self, receipt: sa.Row[Any], job: str, names: list[str] | None, hashes: Collection[str]) -> None:
         with self.db.read() as connection:
             job_id = connection.execute(
                 sa.select(jobs.c.id).where(
                     jobs.c.owner == receipt.owner, jobs.c.public_id == job, jobs.c.status != "deleting"
                 )
             ).scalar_one_or_none()
-            paths = [] if job_id is None else paths_named(connection, job_id, names)
+            paths = [] if job_id is None or names is None else paths_named(connection, job_id, names)
+        if job_id is not None and names is None:  # the receipt came out of the erasure log
+            paths = paths_hashed(self.db, receipt.public_id, job_id, hashes)
         wanted = Wanted(paths=tuple(paths))
         if job_id is not None:
             self._in_job(receipt.id, job_id, wanted)
@@ -93,23 +127,3 @@ class Eraser:
             # the files first: a crash in between is taken up again, because the rows are still there
             remove_files(uploads_folder(self.settings, public_id), [row.stored_name for row in gone])
             forget_some(self.db, receipt_id, job_id, gone)
-
-
-def paths_named(connection: sa.Connection, job_id: int, names: list[str]) -> list[bytes]:
-    """The paths of the job's images and uploads that the API shows under these names."""
-    plain = {name.encode("utf-8", "surrogateescape") for name in names}
-    found: set[bytes] = set()
-    for table in (images, uploads):
-        found |= set(
-            connection.execute(
-                sa.select(table.c.path).where(table.c.job_id == job_id, table.c.path.in_(plain))
-            ).scalars()
-        )
-    # a name that is not UTF-8 is shown escaped
-    escaped = [name for name in names if name.encode("utf-8", "surrogateescape") not in found and "\\" in name]
-    for table in (images, uploads) if escaped else ():
-        rows = connection.execute(
-            sa.select(table.c.path).where(table.c.job_id == job_id, table.c.path_text.in_(escaped))
-        ).scalars()
-        found |= {path for path in rows if exact_name(path) in escaped}
-    return sorted(found)

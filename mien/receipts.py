@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mien.database import Database
-from mien.erasure import paths_named
+from mien.erased_names import paths_named
 from mien.errors import NotFoundError
 from mien.jobs import unknown_job
 from mien.ledger.receipts import job_receipt, open_receipt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from functools import cached_property
@@ -15,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from mien.errors import SettingsError
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+Root = Path | str
+"""Where jobs may take images from: a folder, or an address in object storage (``s3://bucket/prefix``) as text."""
 
 
 class Settings(BaseSettings):
@@ -34,9 +37,16 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(
         None, description="Folder of installed models; empty means models/ in the data folder."
     )
-    roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders whose images jobs may name, separated by ':' (';' on Windows). None by default."
+    roots: Annotated[tuple[Root, ...], NoDecode] = Field(
+        (),
+        description="Folders, and object storage as `s3://bucket/prefix`, whose images jobs may name, "
+        "separated by ':'. None by default.",
     )
+    s3_endpoint_url: str = Field(
+        "", description="Address of an S3-compatible server (MinIO, Ceph, R2 ...); empty means AWS."
+    )
+    s3_anonymous: bool = Field(False, description="Read object storage without credentials: public buckets.")
+    s3_reads: int = Field(16, ge=1, le=512, description="Objects that a worker reads at once, per chunk.")
 
     # the front end
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback an API key is required.")
@@ -62,6 +72,16 @@ class Settings(BaseSettings):
     )
     bytes_per_day: int = Field(0, ge=0, description="Bytes an owner may upload on a day (UTC); 0: no limit.")
 
+    running_jobs: int = Field(
+        0, ge=0, description="Jobs of an owner that run at once; further ones stay queued until one ends. 0: no limit."
+    )
+    ahead_s: float = Field(
+        3600.0,
+        ge=0,
+        description="Seconds of work, at the speed of the live workers, that a job's images are written down ahead of "
+        "them (10,000 images at least); the walk of a huge source waits meanwhile. 0: no limit.",
+    )
+
     # what is asked of the models
     model: str = Field("default", description="Model used when a job names none.")
     precision: Literal["fp32", "bf16", "fp16", "int8"] = Field("fp32", description="Precision when a job names none.")
@@ -79,6 +99,14 @@ class Settings(BaseSettings):
     )
     keep_results_s: int | None = Field(
         None, ge=0, description="Seconds after a job's end at which it is deleted; not set: kept."
+    )
+    audit_keep_s: int = Field(
+        31_536_000, ge=0, description="Seconds that entries of the audit log are kept; a year by default."
+    )
+    erasure_log: Path | None = Field(
+        None,
+        description="File that keeps what was deleted on request, so that no restored backup brings it back; empty "
+        "means erasures.jsonl in the data folder. Keep it apart from the database.",
     )
 
     # uploads
@@ -121,7 +149,10 @@ class Settings(BaseSettings):
         2 << 30, ge=256 << 20, description="Memory at which an engine process is renewed."
     )
     chunk_size: int = Field(
-        64, ge=1, le=10_000, description="Images in a chunk, the unit that is leased and committed."
+        500, ge=1, le=10_000, description="Images in a chunk as the walk of a folder writes it, before workers size it."
+    )
+    chunk_s: float = Field(
+        5.0, ge=0, le=600, description="Seconds of work a worker takes at once, at the pace it measures; 0: as written."
     )
     chunks_in_flight: int = Field(
         2, ge=1, le=64, description="Chunks a worker holds at once, so that none waits for a commit."
@@ -130,23 +161,67 @@ class Settings(BaseSettings):
     sweep_interval_s: float = Field(5.0, ge=0.1, description="Seconds between looks for expired leases and due work.")
     drain_s: float = Field(25.0, ge=0, description="Seconds a stopping process may take to hand its work back.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How lines of the log are written: text for people, json for one JSON object a line."
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port at which this worker or control process tells its metrics to Prometheus; control takes the "
+        "next one, so that both can run on one machine. 0: none.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of that port.")
+
+    # being told
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Networks (as 10.0.0.0/8) that are not public, but that webhooks may call all the same, separated "
+        "by commas.",
+    )
+    webhook_timeout_s: float = Field(
+        15.0, gt=0, le=60, description="Seconds that the receiver of a webhook may take to answer."
+    )
+    webhooks_per_owner: int = Field(20, ge=0, le=1000, description="Most webhooks of an owner.")
 
     @field_validator("roots", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
-        return tuple(p for p in value.split(os.pathsep) if p) if isinstance(value, str) else value
+        # the colon of an address parts nothing
+        return (
+            tuple(p for p in re.split(rf"(?<!^s3)(?<!{os.pathsep}s3){os.pathsep}", value) if p)
+            if isinstance(value, str)
+            else value
+        )
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "webhook_networks", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(n.strip() for n in value.split(",") if n.strip()) if isinstance(value, str) else value
 
+    @field_validator("webhook_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # its error names the value
+        return value
+
     @field_validator("roots")
     @classmethod
-    def _absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        relative = [str(p) for p in value if not p.is_absolute()]
-        if relative:
-            raise ValueError(f"every root must be an absolute path; {relative[0]!r} is not")
+    def _absolute(cls, value: tuple[Root, ...]) -> tuple[Root, ...]:
+        roots = tuple(str(p) if str(p).startswith("s3://") else Path(p) for p in value)
+        for root in roots:
+            if isinstance(root, str) and not re.fullmatch(r"s3://[^/]{3,}(/.*)?", root, re.DOTALL):
+                raise ValueError(f"object storage is named as s3://bucket/prefix; {root!r} is not")
+            if isinstance(root, Path) and not root.is_absolute():
+                raise ValueError(f"every root must be an absolute path or s3://bucket/prefix; {str(root)!r} is not")
+        return roots
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", value):
+            raise ValueError("an endpoint is http(s)://host[:port], without a name or password in it")
         return value
 
     @field_validator("bootstrap_key")
@@ -156,7 +231,7 @@ class Settings(BaseSettings):
             raise ValueError("a key needs 32 to 200 printable characters without spaces")
         return value
 
-    @field_validator("data_dir", "models_dir")
+    @field_validator("data_dir", "models_dir", "erasure_log")
     @classmethod
     def _resolved(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 - keeps symlinks
@@ -170,6 +245,11 @@ class Settings(BaseSettings):
     def models(self) -> Path:
         """The folder of installed models in force."""
         return self.models_dir or self.data_dir / "models"
+
+    @cached_property
+    def erasures(self) -> Path:
+        """The erasure log in force."""
+        return self.erasure_log or self.data_dir / "erasures.jsonl"
 
     @property
     def embedded_broker(self) -> bool:

@@ -167,7 +167,9 @@ class Receipt(Wire):
     kind: Literal["job", "images", "sha256"]
     reason: Literal["request", "retention"] = Field(description="`retention`: the job's own `keep_results` had passed.")
     job: str | None
-    files: list[str] | None
+    files: list[str] | None = Field(
+        description="Names of the images, while it goes on; null when it is done: a receipt keeps no names."
+    )
     sha256: str | None
     deleted: Deleted
     requested_at: dt.datetime

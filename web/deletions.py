@@ -7,6 +7,7 @@ from flask_openapi.blueprint import APIBlueprint
 from pydantic import BaseModel, ConfigDict, Field
 
 from mien import wire
+from mien.erasure import record_erasures
 from mien.queue import PURGE
 from mien.receipts import Receipt, get_receipt, list_receipts, request_content, request_delete, request_images
 from mien.results import MAX_LIMIT
@@ -120,6 +121,7 @@ def _read_body() -> None:
 
 
 def _accepted(receipt: Receipt) -> Response:
+    record_erasures(services().db, services().settings)  # before anybody is told that it is accepted
     services().doorbell.ring(PURGE)
     answer = _with_state(receipt, 202)
     answer.headers["Location"] = url_for("deletions.receipt_status", receipt_id=receipt.public_id)

@@ -13,6 +13,7 @@ from flask import Blueprint, Flask, Response, g, make_response, redirect, render
 from pydantic import ValidationError
 
 from mien import __version__
+from mien.erasure import record_erasures
 from mien.errors import MienError, UnauthorizedError
 from mien.heartbeat import live_workers
 from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
@@ -145,6 +146,7 @@ def confirm_delete(job_id: str) -> Response:
 def delete(job_id: str) -> Response:
     """Delete the job and everything of it."""
     request_delete(services().db, caller().owner, job_id)
+    record_erasures(services().db, services().settings)
     services().doorbell.ring(PURGE)
     return cast(Response, redirect(url_for("pages.start"), 303))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mien.audit import Act, add_audit
 from mien.database import Database
 from mien.ledger.receipts import job_receipt
 from mien.schema import FINAL_STATUSES, jobs
@@ -33,7 +34,9 @@ def expire_results(db: Database) -> int:
                 .where(jobs.c.id == row.id)
                 .values(status="deleting", deleting_at=now, request=None, version=jobs.c.version + 1)
             )
-            job_receipt(connection, row.owner, row.public_id, now, reason="retention")
+            receipt = job_receipt(connection, row.owner, row.public_id, now, reason="retention")
+            act = Act(row.owner, "deleted", job=row.public_id, detail="retention", receipt=receipt)
+            add_audit(connection, [act], now)
     return len(rows)
 
 
