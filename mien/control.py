@@ -88,6 +88,11 @@ class Control:
         """What this process has seen of the clock."""
         return Patience(self.settings.sweep_interval_s, self.settings.lease_s)
 
+    @cached_property
+    def patience(self) -> Patience:
+        """What this process has seen of the clock."""
+        return Patience(self.settings.sweep_interval_s, self.settings.lease_s)
+
     def expand(self) -> None:
         """Expand or retry jobs until none waits for it."""
         self._each_job(self._expand_or_retry, purge=False)

@@ -30,7 +30,8 @@ def migrate(db: Database, revision: str = "head") -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
         return
-    with db.engine.connect() as guard:
+    # no transaction: the server ends one that only waits
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
         guard.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
         try:
             with db.write() as connection:

@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         SettingsError: a setting cannot be used, the ledger is not migrated, or others could reach a Mien without keys.
     """
     settings = settings or load_settings()
-    db = Database(settings.database)
+    db = Database(settings.database, longest_pause_s=settings.lease_s)
     _check_ledger(settings, db)
     app = OpenAPI(
         "web",

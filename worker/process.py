@@ -50,7 +50,7 @@ class Process:
     @cached_property
     def db(self) -> Database:
         """The ledger."""
-        return Database(self.settings.database)
+        return Database(self.settings.database, longest_pause_s=self.settings.lease_s)
 
     @cached_property
     def control(self) -> Control:

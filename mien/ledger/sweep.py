@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -16,7 +18,30 @@ LOSSES_BEFORE_SPLIT = 3
 CHUNKS_PER_SWEEP = 500
 
 
-def take_back_expired(db: Database) -> int:
+@dataclass
+class Patience:
+    """Knows when leases ran out because everything stood still, not because a worker was lost.
+
+    A laptop that slept, a database that was away or locked: the leases ran out with nobody to renew them, and the
+    workers are about to. So when two looks lie further apart than looks and half a lease explain, leases are left alone
+    for the length of one. Times are the database's.
+    """
+
+    interval_s: float
+    lease_s: float
+    _looked_at: dt.datetime | None = None
+    _until: dt.datetime | None = None
+
+    def is_over(self, now: dt.datetime) -> bool:
+        """Whether leases may be taken back; asked at each look, inside its transaction."""
+        looked_at, self._looked_at = self._looked_at, now
+        if looked_at is not None and (now - looked_at).total_seconds() > self.interval_s + self.lease_s / 2:
+            log.warning("no look at the leases since %s; they are left alone for %g s", looked_at, self.lease_s)
+            self._until = now + dt.timedelta(seconds=self.lease_s)
+        return self._until is None or now >= self._until
+
+
+def take_back_expired(db: Database, patience: Patience | None = None) -> int:
     """Make chunks with an expired lease due again, each loss counted; gives how many.
 
     A chunk lost three times is split in two: if one image takes whole workers with it, halving finds it. Alone and lost
@@ -24,6 +49,8 @@ def take_back_expired(db: Database) -> int:
     """
     with db.write() as connection:
         now = db.now(connection)
+        if patience is not None and not patience.is_over(now):
+            return 0
         expired = connection.execute(
             sa.select(chunks.c.id, chunks.c.job_id, chunks.c.losses, chunks.c.lease_owner)
             .where(chunks.c.state == "leased", chunks.c.lease_expires_at < now)
