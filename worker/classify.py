@@ -24,6 +24,7 @@ from mien.sources import folder_identity, is_source
 from mien.stage_times import ENGINE_TIME_FIELDS, Clock, add_lap
 from worker.known import find_known
 from worker.messages import EngineSpec, ImageResult, ImageTask
+from worker.pace import Pace
 from worker.supervisor import Aborted, EnginePool, EngineStartError
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Classifying:
 
     def __post_init__(self) -> None:
         self._slots = threading.Semaphore(self.settings.chunks_in_flight)
+        self._pace = Pace(self.settings.chunk_s, first=self.pool.images_in_hand)
 
     def start(self) -> None:
         """Start the engines."""
@@ -113,7 +115,8 @@ class Classifying:
         with self._lock:
             self._away = {job: until for job, until in self._away.items() if until > now}
             away = tuple(self._away)
-        return Taker(self.name, self.precisions, self.store.revisions(), self.loaded_models(), away)
+        wanted = self._pace.wanted if self.settings.chunk_s else None
+        return Taker(self.name, self.precisions, self.store.revisions(), self.loaded_models(), away, wanted)
 
     def _work(self, lease: ChunkLease, taking: tuple[float, float]) -> None:
         """Classify and commit a chunk; ``taking`` is what it took to lease it (seconds worked, waited)."""
@@ -125,7 +128,7 @@ class Classifying:
         if self.stop.is_set():  # the stop came before this chunk was known
             abort.set()
         try:
-            outcomes = self._outcomes(lease, abort, spent)
+            outcomes = self._timed_outcomes(lease, abort, spent)
             if outcomes is None:
                 self._give_up(lease)
             else:
@@ -145,6 +148,21 @@ class Classifying:
             self._hand_back_once_possible(lease)
         finally:
             self._held.pop(lease.chunk_id, None)
+
+    def _timed_outcomes(
+        self, lease: ChunkLease, abort: threading.Event, spent: dict[str, float]
+    ) -> list[ImageOutcome] | None:
+        """As :meth:`_outcomes`; what it took decides how large later chunks are."""
+        begun = self._pace.begin()
+        outcomes = None
+        try:
+            outcomes = self._outcomes(lease, abort, spent)
+        finally:
+            if outcomes is None or lease.suspect:
+                self._pace.end(begun)
+            else:
+                self._pace.end(begun, lease.kind, len(outcomes))
+        return outcomes
 
     def _outcomes(
         self, lease: ChunkLease, abort: threading.Event, spent: dict[str, float]

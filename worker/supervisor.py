@@ -105,6 +105,11 @@ class EnginePool:
         self._watcher: threading.Thread | None = None
         self._wake = threading.Event()
 
+    @property
+    def images_in_hand(self) -> int:
+        """Images that fill the hands of all engines."""
+        return self.size * self._queue.window
+
     def start(self) -> None:
         """Start the engines, without waiting for them."""
         with self._changed:

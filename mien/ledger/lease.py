@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from mien.database import Database
+from mien.ledger.sizing import fair_size, resize
 from mien.schema import chunks, images, jobs, uploads
 
 CANDIDATE_JOBS = 16
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What decides how long an image takes: jobs of one kind go at one pace."""
+
+    model_revision: str
+    precision: str
+    faces_mode: str
+    detect_size: int
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class Taker:
     models: Collection[str] | None = None  # revisions that are installed here; None: whatever a job asks for
     loaded_models: Collection[str] = ()
     root_gone: Collection[int] = ()  # jobs whose source folder this worker does not see just now
+    wanted: Callable[[Kind], int] | None = None  # images it would like at once; None: chunks as they were written
 
 
 @dataclass(frozen=True)
@@ -61,12 +73,18 @@ class ChunkLease:
     fingerprint: str
     images: tuple[LeasedImage, ...]
 
+    @property
+    def kind(self) -> Kind:
+        """What decides its pace."""
+        return Kind(self.model_revision, self.precision, self.faces_mode, self.detect_size)
+
 
 def take_chunk(db: Database, taker: Taker, lease_s: float) -> ChunkLease | None:
     """Lease the next due chunk, or None when there is none this worker can serve.
 
-    Fair shares: the job with the fewest chunks in work comes first, then one whose model is loaded here, then the one
-    that has waited longest since its last lease. Concurrent takers skip each other's rows on PostgreSQL.
+    Fair shares: the owner with the fewest chunks in work comes first, and of theirs the job with the fewest; then one
+    whose model is loaded here, then the one that has waited longest since its last lease. Concurrent takers skip each
+    other's rows on PostgreSQL.
     """
     with db.write() as connection:
         now = db.now(connection)
@@ -80,10 +98,11 @@ def take_chunk(db: Database, taker: Taker, lease_s: float) -> ChunkLease | None:
             ).one_or_none()
             if chunk is None:
                 continue
+            chunk_id = chunk.id if taker.wanted is None else resize(connection, job.id, chunk.id, _size(job, taker))
             token = secrets.token_hex(16)
             connection.execute(
                 chunks.update()
-                .where(chunks.c.id == chunk.id)
+                .where(chunks.c.id == chunk_id)
                 .values(
                     state="leased",
                     token=token,
@@ -91,10 +110,18 @@ def take_chunk(db: Database, taker: Taker, lease_s: float) -> ChunkLease | None:
                     lease_expires_at=now + dt.timedelta(seconds=lease_s),
                 )
             )
-            waiting = connection.execute(_waiting(job, chunk.id)).all()
+            waiting = connection.execute(_waiting(job, chunk_id)).all()
             connection.execute(jobs.update().where(jobs.c.id == job.id).values(last_leased_at=now))
-            return _as_lease(job, chunk, token, waiting)
+            return _as_lease(job, chunk_id, chunk.suspect, token, waiting)
     return None
+
+
+def _size(job: sa.Row[Any], taker: Taker) -> int:
+    """Images that the taker gets of this job."""
+    if taker.wanted is None:
+        raise AssertionError("a taker without a wish was asked for it")
+    kind = Kind(job.model_revision, job.precision, job.faces_mode, job.detect_size)
+    return fair_size(taker.wanted(kind), job.pending, job.in_work)
 
 
 def _waiting(job: sa.Row[Any], chunk_id: int) -> sa.Select[Any]:
@@ -125,11 +152,19 @@ def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]
         .group_by(chunks.c.job_id)
         .subquery()
     )
+    of_owner = (
+        sa.select(jobs.c.owner, sa.func.count().label("number"))
+        .join(chunks, chunks.c.job_id == jobs.c.id)
+        .where(chunks.c.state == "leased")
+        .group_by(jobs.c.owner)
+        .subquery()
+    )
     has_due = sa.exists().where(chunks.c.job_id == jobs.c.id, chunks.c.state == "due")
     installed = sa.true() if taker.models is None else jobs.c.model_revision.in_(list(taker.models))
     statement = (
-        sa.select(jobs)
+        sa.select(jobs, sa.func.coalesce(in_work.c.number, 0).label("in_work"))
         .outerjoin(in_work, in_work.c.job_id == jobs.c.id)
+        .outerjoin(of_owner, of_owner.c.owner == jobs.c.owner)
         .where(
             jobs.c.status.in_(("expanding", "running")),
             jobs.c.precision.in_(list(taker.precisions)),
@@ -138,6 +173,7 @@ def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]
             has_due,
         )
         .order_by(
+            sa.func.coalesce(of_owner.c.number, 0),
             sa.func.coalesce(in_work.c.number, 0),
             sa.case((jobs.c.model_revision.in_(list(taker.loaded_models)), 0), else_=1),
             jobs.c.last_leased_at.asc().nulls_first(),
@@ -148,15 +184,15 @@ def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]
     return connection.execute(statement).all()
 
 
-def _as_lease(job: sa.Row[Any], chunk: Any, token: str, waiting: Sequence[Any]) -> ChunkLease:
+def _as_lease(job: sa.Row[Any], chunk_id: int, suspect: bool, token: str, waiting: Sequence[Any]) -> ChunkLease:
     row = job._mapping
     return ChunkLease(
-        chunk_id=chunk.id,
+        chunk_id=chunk_id,
         job_id=row["id"],
         public_id=row["public_id"],
         owner=row["owner"],
         token=token,
-        suspect=chunk.suspect,
+        suspect=suspect,
         source_path=row["source_path"],
         source_text=row["source_text"],
         source_identity=row["source_identity"],
