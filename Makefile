@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 OWN := env -u MIEN_DATABASE_URL -u MIEN_BROKER_URL -u MIEN_MODELS_DIR -u MIEN_URL -u MIEN_API_KEY -u MIEN_ROOTS -u MIEN_DATA_DIR
 # two at a time: most tests wait now and then; files stay together because their tests share what runs
 PARALLEL ?= -n 2 --dist loadfile
-NO_EXTRAS := not torch and not shared and not postgres and not browser
+NO_EXTRAS := not torch and not shared and not postgres and not browser and not s3
 
 .PHONY: help demo up test check lint format lock train-demo wheel clean test-lowest
 

@@ -20,9 +20,9 @@ from mien.jobs import Job, check_images_kept, get_job
 from mien.ledger.drafts import Arrived
 from mien.ledger.submit import earlier_job, submit
 from mien.models import ModelStore
+from mien.places import resolve_place
 from mien.schema import uploads
 from mien.settings import Settings
-from mien.sources import resolve_folder
 from mien.submission import LONGEST_KEEP_S, JobOptions, JobRequest, Place, UploadSource, prepare, upload_place
 from mien.uploads import NewFolder, check_space, disk_error, new_folder, uploads_folder
 
@@ -114,7 +114,7 @@ def _request(first: Job, request: RerunRequest) -> JobRequest:
 
 
 def _folder(first: Job, settings: Settings, any_folder: bool) -> Place:
-    path, identity = resolve_folder(first.source_path or b"", (Path("/"),) if any_folder else settings.roots)
+    path, identity = resolve_place(settings, first.source_path or b"", anywhere=any_folder)
     return Place(
         "folder", path, first.source_text or "", identity, first.recursive, tuple(first.include), tuple(first.exclude)
     )

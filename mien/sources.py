@@ -20,9 +20,14 @@ PASSED_OVER = frozenset({b"__MACOSX", b"Thumbs.db", b"desktop.ini", b"@eaDir"})
 
 @dataclass(frozen=True)
 class Found:
-    """One image file of a walk: its path in bytes relative to the source, with ``/``."""
+    """One image of a walk: its path in bytes relative to the source, with ``/``.
+
+    Of an object also ``etag``, the tag of its content, and ``size`` in bytes, both as listed.
+    """
 
     path: bytes
+    etag: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def walk(
         try:
             with os.scandir(os.path.join(root, folder) if folder else root) as entries:
                 for entry in entries:
-                    if entry.name.startswith(b".") or entry.name in PASSED_OVER:
+                    if _is_hidden(entry.name):
                         continue
                     path = folder + b"/" + entry.name if folder else entry.name
                     if entry.is_dir(follow_symlinks=False):
@@ -127,16 +132,25 @@ def walk(
         folders.extend(sorted(below, reverse=True))
 
 
-def _judged(  # noqa: PLR0911 - one line per rule, read top to bottom
-    entry: os.DirEntry[bytes], path: bytes, wanted: list[bytes], unwanted: list[bytes]
-) -> Found | Skipped:
+def judge_name(path: bytes, wanted: Sequence[bytes], unwanted: Sequence[bytes]) -> str | None:
+    """Why a path is skipped by its name alone; empty: it is an image; None: it is passed over in silence."""
+    if any(_is_hidden(part) for part in path.split(b"/")):
+        return None
     if wanted:
         if not _matches(path, wanted):
-            return Skipped(path, "excluded")
-    elif os.path.splitext(entry.name)[1].lower() not in IMAGE_ENDINGS:
-        return Skipped(path, "not_an_image")
-    if _matches(path, unwanted):
-        return Skipped(path, "excluded")
+            return "excluded"
+    elif os.path.splitext(path)[1].lower() not in IMAGE_ENDINGS:
+        return "not_an_image"
+    return "excluded" if _matches(path, unwanted) else ""
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.startswith(b".") or name in PASSED_OVER
+
+
+def _judged(entry: os.DirEntry[bytes], path: bytes, wanted: list[bytes], unwanted: list[bytes]) -> Found | Skipped:
+    if reason := judge_name(path, wanted, unwanted):
+        return Skipped(path, reason)
     if entry.is_symlink():
         try:
             if stat.S_ISDIR(os.stat(entry.path).st_mode):
@@ -147,7 +161,7 @@ def _judged(  # noqa: PLR0911 - one line per rule, read top to bottom
     return Found(path) if entry.is_file(follow_symlinks=False) else Skipped(path, "not_a_file")
 
 
-def _matches(path: bytes, patterns: list[bytes]) -> bool:
+def _matches(path: bytes, patterns: Sequence[bytes]) -> bool:
     name = path.rpartition(b"/")[2]
     return any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(name, p) for p in patterns)
 

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -20,8 +19,8 @@ from mien.ledger.drafts import Arrived
 from mien.ledger.submit import NewJob, earlier_job, submit
 from mien.models import Model, ModelStore
 from mien.pipeline import DECODER, DETECTOR, PIPELINE_VERSION
+from mien.places import resolve_place
 from mien.settings import Settings
-from mien.sources import resolve_folder
 from mien.uploads import NewFolder, new_folder
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -30,11 +29,15 @@ LONGEST_KEEP_S = 100 * 365 * 86_400
 
 
 class FolderSource(BaseModel):
-    """A folder on the server, inside the roots that its operator allows."""
+    """A folder on the server, or a prefix in object storage, inside the roots that its operator allows."""
 
     model_config = ConfigDict(extra="forbid")
     type: Literal["folder"]
-    path: str = Field(min_length=1, max_length=4096, description="Absolute path of the folder on the server.")
+    path: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="Absolute path of the folder on the server, or `s3://bucket/prefix`.",
+    )
     recursive: bool = Field(True, description="Whether sub-folders are walked too.")
     include: list[Pattern] = Field(
         [], max_length=100, description="Shell patterns that replace the test by file ending."
@@ -113,7 +116,7 @@ def create_job(
     if idempotency_key and (known := earlier_job(db, owner, idempotency_key, request_hash)):
         return get_job(db, owner, known), False  # a repeat is answered even if the folder is gone by now
     if isinstance(request.source, FolderSource):
-        place = _folder_place(request.source, (Path("/"),) if any_folder else settings.roots)
+        place = _folder_place(settings, request.source, any_folder)
         new = prepare(settings, store, owner, request, place, key=idempotency_key)
         public_id, created = submit(db, new)
     else:
@@ -148,8 +151,8 @@ def upload_place(folder: NewFolder) -> Place:
     return Place("upload", folder.path, "Uploaded images", folder.identity)
 
 
-def _folder_place(source: FolderSource, roots: Sequence[Path]) -> Place:
-    folder, identity = resolve_folder(source.path, roots)
+def _folder_place(settings: Settings, source: FolderSource, any_folder: bool) -> Place:
+    folder, identity = resolve_place(settings, source.path, anywhere=any_folder)
     text = os.fsdecode(folder).encode("utf-8", "backslashreplace").decode()
     return Place("folder", folder, text, identity, source.recursive, tuple(source.include), tuple(source.exclude))
 

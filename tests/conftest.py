@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.machine import ROOT, lacking
 from tests.support.redis import Redis
+from tests.support.s3_server import S3, running_s3
 from tests.support.servers import empty_database, running_postgres, running_redis
 
 
@@ -47,6 +48,21 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     """An empty database of its own."""
     with empty_database(postgres_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A private S3 server."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3) -> S3:
+    """The private S3 server, its bucket empty, nobody kept out."""
+    s3_server.guard(on=False)
+    s3_server.empty()
+    return s3_server
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ def test_every_setting_has_a_meaning_and_is_documented() -> None:
         ("MIEN_PORT", "http", "integer"),
         ("MIEN_PORT", "70000", "less than or equal to 65535"),
         ("MIEN_ROOTS", "/photos:relative", "'relative' is not"),
+        ("MIEN_ROOTS", "s3://", "s3://bucket/prefix"),
+        ("MIEN_S3_ENDPOINT_URL", "https://me:secret@minio", "without a name or password"),
         ("MIEN_DETECT_SIZE", "300", "multiple of 32"),
         ("MIEN_PRECISION", "fp8", "fp32"),
         ("MIEN_BOOTSTRAP_KEY", "short", "32 to 200"),
@@ -48,6 +50,17 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert settings.allowed_hosts == ("mien.example", "photos.example")
     assert settings.database == f"sqlite:///{tmp_path}/mien.sqlite3"
     assert settings.models == tmp_path / "models"
+
+
+def test_roots_may_be_folders_and_object_storage_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, roots in (
+        ("s3://faces", ("s3://faces",)),
+        ("/photos:s3://faces/2024/:/more", (Path("/photos"), "s3://faces/2024/", Path("/more"))),
+        ("s3://one:s3://two/x", ("s3://one", "s3://two/x")),
+        ("/data/s3:/s3:", (Path("/data/s3"), Path("/s3"))),
+    ):
+        monkeypatch.setenv("MIEN_ROOTS", value)
+        assert load_settings().roots == roots
 
 
 def test_secrets_are_not_shown() -> None:
