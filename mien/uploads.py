@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +194,33 @@ def checked_path(path: bytes, field: str = "filename") -> bytes:
     raise InvalidRequestError(why, code="bad_path", field=field)
 
 
+class _Writing:
+    """Bytes that this process is about to write: several uploads at once must not each count on the same room."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    @contextmanager
+    def announced(self, settings: Settings, size: int) -> Iterator[None]:
+        """The block writes so many bytes.
+
+        Raises:
+            NoSpaceError: they would touch what has to stay free.
+        """
+        with self._lock:
+            check_space(settings, self._bytes + size)
+            self._bytes += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._bytes -= size
+
+
+_writing = _Writing()
+
+
 def check_space(settings: Settings, needed: int = 0) -> None:
     """Refuse what would fill the disk.
 
@@ -236,10 +264,9 @@ def store(settings: Settings, public_id: str, path: bytes, reader: Reader, *, li
                 size += len(block)
                 if size > limit:
                     raise _too_large(path, limit)
-                if size % SPACE_EVERY < len(block):
-                    check_space(settings, len(block))
                 digest.update(block)
-                _write(file.fileno(), block)
+                with _writing.announced(settings, len(block)):
+                    _write(file.fileno(), block)
     except BaseException:
         remove_files(folder, [name])
         raise

@@ -34,6 +34,8 @@ MINUTE_S = 60
 TRY_AGAIN_S = 30
 """When to ask again whether one of the jobs has ended."""
 WITHOUT_REDIS_S = 10.0
+ANSWERS_WITHIN_S = 0.3
+"""A broker that hangs must not keep a job from being accepted within a second."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,12 @@ def _shared(broker_url: str) -> MovingWindowRateLimiter | None:
     if not broker_url.startswith(("redis://", "rediss://")):
         return None
     try:
-        storage = storage_from_string(broker_url, key_prefix="mien-limits", socket_timeout=1, socket_connect_timeout=1)
+        storage = storage_from_string(
+            broker_url,
+            key_prefix="mien-limits",
+            socket_timeout=ANSWERS_WITHIN_S,
+            socket_connect_timeout=ANSWERS_WITHIN_S,
+        )
     except ConfigurationError as error:
         log.warning("Requests are counted by this front end alone: %s", error)
         return None
