@@ -136,7 +136,7 @@ def _data_folder(settings: Settings) -> Iterator[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     from cli.operate import shown_value
     from mien.database import Database
-    from mien.migrate import is_current
+    from mien.schema_version import is_current
 
     where = shown_value(settings, "database_url") if settings.database_url else settings.database
     if not settings.database_url and not (settings.data_dir / "mien.sqlite3").exists():

@@ -20,15 +20,19 @@ def prepare_ledger(settings: Settings) -> list[str]:
         MienError: the database does not answer, the model is defective.
     """
     from mien.keys import any_key, create_key
-    from mien.migrate import is_current, migrate
     from mien.models import ModelStore
     from mien.resources import resource
+    from mien.schema_version import is_current
 
     done = []
     with _opened(settings) as db:
-        was_current = is_current(db)
-        migrate(db)
-        done.append("the ledger is up to date already" if was_current else "the ledger was brought up to date")
+        if is_current(db):
+            done.append("the ledger is up to date already")
+        else:
+            from mien.migrate import migrate  # Alembic: slow to import, and needed once
+
+            migrate(db)
+            done.append("the ledger was brought up to date")
         if settings.bootstrap_key and not any_key(db):
             create_key(db, "bootstrap", secret=settings.bootstrap_key, scope="admin")
             done.append("the first API key was made from MIEN_BOOTSTRAP_KEY")
@@ -44,7 +48,7 @@ def open_ledger(settings: Settings) -> Iterator[Database]:
     Raises:
         UnavailableError: it does not answer, or needs `mien migrate`.
     """
-    from mien.migrate import is_current
+    from mien.schema_version import is_current
 
     with _opened(settings) as db:
         if not is_current(db):

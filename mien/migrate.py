@@ -5,8 +5,6 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from mien.database import Database
 from mien.resources import resource
@@ -39,10 +37,3 @@ def migrate(db: Database, revision: str = "head") -> None:
                 command.upgrade(config, revision)
         finally:
             guard.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
-
-
-def is_current(db: Database) -> bool:
-    """Whether the database has the schema of this version."""
-    wanted = ScriptDirectory.from_config(alembic_config(db)).get_current_head()
-    with db.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision() == wanted

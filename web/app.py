@@ -13,11 +13,11 @@ from pydantic import BaseModel
 from mien import wire
 from mien.database import Database
 from mien.errors import SettingsError, UnavailableError
-from mien.migrate import is_current
 from mien.models import ModelStore
 from mien.resources import MissingResourceError, resource
+from mien.schema_version import is_current
 from mien.settings import Settings, load_settings
-from web import auth, limits, openapi, pages, problems, request_id, security
+from web import auth, limits, openapi, pages, pictures, problems, request_id, security
 from web.api import api
 from web.deletions import deletions
 from web.doorbell import Doorbell
@@ -101,6 +101,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         app.register_api(part)
     openapi.install(app, ANSWERS)
     pages.install(app)
+    pictures.install(app)
     return app
 
 

@@ -8,8 +8,8 @@ from flask_openapi.blueprint import APIBlueprint
 from mien import __version__, wire
 from mien.errors import MienError, UnavailableError
 from mien.heartbeat import live_workers
-from mien.migrate import is_current
 from mien.queue import CONTROL_QUEUE, waiting
+from mien.schema_version import is_current
 from web.api import as_json
 from web.openapi import SECURITY, json_answer, only_problems, problems
 from web.problems import respond

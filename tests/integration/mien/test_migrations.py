@@ -9,14 +9,17 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from mien.database import Database
-from mien.migrate import alembic_config, is_current, migrate
+from mien.migrate import alembic_config, migrate
 from mien.schema import metadata
+from mien.schema_version import SCHEMA_VERSION, is_current
 
 
 def test_migrations_and_models_agree(db: Database) -> None:
     assert is_current(db)
+    assert ScriptDirectory.from_config(alembic_config(db)).get_current_head() == SCHEMA_VERSION
     with db.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
