@@ -42,6 +42,7 @@ from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, 
 from mien.schema import jobs
 from mien.settings import Settings
 from mien.sources import Found, Skipped, folder_identity, is_source, walk
+from mien.thumbnails import remove_thumbnails, sweep_thumbnails
 from mien.upkeep import Upkeep
 from mien.uploads import remove_strays, remove_uploads, sweep_uploads, uploaded_paths
 
@@ -108,6 +109,7 @@ class Control:
         self.upkeep.sweep(self.db, self.settings)
         take_back_expired(self.db, self.patience)
         sweep_uploads(self.db, self.settings)
+        sweep_thumbnails(self.db, self.settings)
         expire_results(self.db)
         most = self.settings.running_jobs
         for job_id in held_by_limit(self.db, most):
@@ -306,11 +308,13 @@ class Control:
         if lease.status == "deleting":
             try:
                 remove_uploads(self.settings, lease.public_id)
+                remove_thumbnails(self.settings, lease.public_id)
             except OSError as error:
                 log.error("the uploads of job %s cannot be deleted: %s", lease.public_id, error)
                 return False
             fault_point("after_delete")
             delete_job_row(self.db, lease)
+            remove_thumbnails(self.settings, lease.public_id)  # one that was being made meanwhile
             return True
         return False  # chunks still in a worker's hands come back within seconds; the next sweep looks again
 

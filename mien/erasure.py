@@ -19,6 +19,7 @@ from mien.ledger.erase import (
     erase_slice,
     finish_if_done,
     forget_some,
+    image_ids,
     is_expanding,
     jobs_to_search,
     some_uploads,
@@ -26,6 +27,7 @@ from mien.ledger.erase import (
 from mien.ledger.replay import as_erasure, forget_names, mark_recorded, reopen, unrecorded
 from mien.schema import jobs, receipts
 from mien.settings import Settings
+from mien.thumbnails import remove_thumbnails
 from mien.uploads import remove_files, uploads_folder
 
 log = logging.getLogger(__name__)
@@ -121,7 +123,13 @@ class Eraser:
             public_id = connection.execute(sa.select(jobs.c.public_id).where(jobs.c.id == job_id)).scalar_one_or_none()
             if public_id is None or is_expanding(connection, job_id):
                 return
-        while not self.is_stopping() and erase_slice(self.db, receipt_id, job_id, wanted):
+        while not self.is_stopping():
+            with self.db.read() as connection:
+                doomed = image_ids(connection, job_id, wanted)
+            remove_thumbnails(self.settings, public_id, doomed)
+            if not erase_slice(self.db, receipt_id, job_id, wanted):
+                break
+            remove_thumbnails(self.settings, public_id, doomed)  # one that was being made meanwhile
             fault_point("erasing")
         while not self.is_stopping() and (gone := some_uploads(self.db, job_id, wanted)):
             # the files first: a crash in between is taken up again, because the rows are still there

@@ -32,6 +32,7 @@ class Job:
     source_type: str
     source_path: bytes | None
     source_text: str | None
+    source_identity: str | None
     recursive: bool
     include: list[str]
     exclude: list[str]
@@ -205,8 +206,8 @@ def _as_job(row: sa.Row[Any], now: dt.datetime) -> Job:
 
 _PLAIN = (
     "id", "public_id", "owner", "status", "request", "version", "source_type", "source_path", "source_text",
-    "recursive", "include", "exclude", "model", "model_revision", "precision", "faces_mode", "detect_size",
-    "min_face_score", "min_face", "provenance", "metadata", "upload_files", "upload_bytes", "keep_images_s",
+    "source_identity", "recursive", "include", "exclude", "model", "model_revision", "precision", "faces_mode",
+    "detect_size", "min_face_score", "min_face", "provenance", "metadata", "upload_files", "upload_bytes", "keep_images_s",
     "keep_results_s", "error_code", "error",
     "notice_code", "notice",
 )  # fmt: skip

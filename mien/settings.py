@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         86_400, ge=60, description="Seconds without a new upload after which an unsubmitted job is deleted."
     )
 
+    # the pages
+    thumbnail_cache_bytes: int = Field(
+        1 << 30, ge=0, description="Bytes of small pictures kept for the pages, in the data folder; 0 keeps none."
+    )
+
     # single images, classified at once
     predict_timeout_s: float = Field(
         10.0, gt=0, le=60, description="Seconds a single image may take, waiting included."

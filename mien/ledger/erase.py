@@ -98,6 +98,12 @@ def erase_slice(db: Database, receipt_id: int, job_id: int, wanted: Wanted) -> b
     return True
 
 
+def image_ids(connection: sa.Connection, job_id: int, wanted: Wanted) -> list[int]:
+    """The images that :func:`erase_slice` takes next."""
+    statement = sa.select(images.c.id).where(wanted.images(job_id)).order_by(images.c.id).limit(SLICE)
+    return list(connection.execute(statement).scalars())
+
+
 def _delete_rows(connection: sa.Connection, image_ids: Sequence[int]) -> int:
     corrected = connection.execute(corrections.delete().where(corrections.c.image_id.in_(image_ids))).rowcount
     connection.execute(review_faces.delete().where(review_faces.c.image_id.in_(image_ids)))
