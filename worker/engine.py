@@ -7,20 +7,17 @@ signals of the terminal and leaves when its parent is gone.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import faulthandler
 import json
 import os
-import signal
 import sys
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from mien.errors import ModelError
+from worker.engine_life import begin_life
 from worker.memory import resident_bytes
 from worker.messages import (
     MAX_MESSAGE_BYTES,
@@ -33,8 +30,6 @@ from worker.messages import (
     unpack_image,
     unpack_spec,
 )
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -164,23 +159,10 @@ def _cuda_device(number: int) -> str:
     return f"cuda:{number % count}"
 
 
-def _die_with_parent(parent: int) -> None:
-    """On Linux the kernel ends this process with its parent, even while native code holds the interpreter."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
 def main(arguments: list[str]) -> None:
     """Entry of the engine process: the descriptor of its pipe, and its configuration as JSON."""
-    faulthandler.enable()
-    warnings.simplefilter("ignore")  # what stays on stderr is what explains an engine's end
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)
     config = EngineConfig(**json.loads(arguments[1]))
-    _die_with_parent(config.parent)
+    begin_life(config.parent)
     pipe = Connection(int(arguments[0]))
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         serve(pipe, config)

@@ -1,7 +1,8 @@
 """A test hook: faults on demand, so that the reliability tests can watch real engines crash, hang and swell.
 
 ``MIEN_FAULTS="crash:poison_crash*.jpg,hang:poison_hang*.jpg,oom:poison_oom*"`` makes an engine fail on images whose
-file name matches. Only engines read it; without it nothing here runs.
+file name matches; ``device_crash:...`` and so on make the device engine fail on the image's crops. Only engines read
+it; without it nothing here runs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,22 @@ def commit_faults(faults: list[tuple[str, bytes]], path: bytes) -> None:
     for what, pattern in faults:
         if fnmatch.fnmatchcase(name, pattern):
             _commit(what)
+
+
+def device_fault(faults: list[tuple[str, bytes]], path: bytes) -> str:
+    """The fault that the device engine is to commit on this image: ``crash`` for ``device_crash``; mostly none."""
+    name = path.rpartition(b"/")[2]
+    asked = (what for what, pattern in faults if what.startswith("device_") and fnmatch.fnmatchcase(name, pattern))
+    return next(asked, "").removeprefix("device_")
+
+
+def commit_device_fault(what: str, batch: int) -> None:
+    """Fail now as asked; ``full4``: as a device whose memory holds batches of 4 and no more."""
+    if what.startswith("full"):
+        if batch > int(what.removeprefix("full")):
+            raise MemoryError("a test asks for a device that is full")
+    else:
+        _commit(what)
 
 
 def _commit(what: str) -> None:

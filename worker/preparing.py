@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mien.errors import ImageError, ModelError
+from mien.errors import ImageError
 from mien.images import RGB, Header, decode, probe
-from mien.model_folder import Model, load_model
+from mien.model_folder import Model
 from mien.sources import open_image
 from mien.stage_times import Clock, add_lap
 from worker.faces import Face, FaceDetector, crop_face, crop_whole, side_needed, whole_side
@@ -104,22 +104,6 @@ class Preparer:
         with _timed(image, "classify"):
             image.crops = [crop_face(larger, face, model.crop, model.input) for face in faces]
         image.boxes = [_box(face) for face in faces]
-
-
-def model_of(spec: EngineSpec) -> Model:
-    """The model folder that a spec names.
-
-    Raises:
-        ModelError: the folder is defective, or is not the revision asked for.
-    """
-    model = load_model(spec.model_folder)
-    if model.revision != spec.model_revision:
-        raise ModelError(
-            f"The model folder {spec.model_folder!r} holds revision {model.revision[:12]}, "
-            f"not {spec.model_revision[:12]} as the job asks.",
-            code="model_changed",
-        )
-    return model
 
 
 class _timed:  # noqa: N801 - reads as a statement

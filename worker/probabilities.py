@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mien.errors import ModelError
-from mien.images import RGB
 from mien.model_folder import Model
+
+if TYPE_CHECKING:
+    from mien.images import RGB  # not at run time: a device engine loads no decoder
 
 Floats = npt.NDArray[np.float32]
 

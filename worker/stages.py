@@ -9,8 +9,9 @@ from mien.faults import fault_point
 from mien.stage_times import Clock, add_lap
 from worker.classifier import Classifier, open_classifier
 from worker.messages import EngineSpec, ImageResult, ImageTask
-from worker.preparing import Prepared, Preparer, model_of
+from worker.preparing import Prepared, Preparer
 from worker.probabilities import Floats
+from worker.specs import model_of
 
 CLASSIFIERS_KEPT = 2
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mien.errors import ModelError
-from mien.images import RGB
 from mien.model_folder import Model
 from worker.probabilities import Floats, check_labels, not_available, one_line, softmax
 
 if TYPE_CHECKING:
     import torch
+
+    from mien.images import RGB  # not at run time: a device engine loads no decoder
 
 KINDS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -68,6 +69,12 @@ class TorchNetwork:
         with torch.no_grad():
             return self._compiled.get(len(pixels), self._forward)(pixels)
 
+    def classify(self, crops: Sequence[RGB]) -> Floats:
+        """Logits (N x labels) of crops that are not on the device yet, in one batch."""
+        import torch  # noqa: PLC0415
+
+        return self.logits(torch.from_numpy(np.stack(crops)).to(self.device)).cpu().numpy()
+
     def compile(self, sizes: Sequence[int], sign: Callable[[], None] = lambda: None) -> None:
         """Compile the network for these batch sizes and run each once; ``sign`` is called before each.
 
@@ -105,12 +112,9 @@ class TorchClassifier:
 
     def classify(self, crops: Sequence[RGB]) -> Floats:
         """See :class:`worker.classifier.Classifier`."""
-        import torch  # noqa: PLC0415
-
         if not crops:
             return np.zeros((0, len(self.model.labels)), np.float32)
-        pixels = torch.from_numpy(np.stack(crops)).to(self._network.device)
-        return softmax(self._network.logits(pixels).cpu().numpy())
+        return softmax(self._network.classify(crops))
 
 
 def _load(model: Model, kind: torch.dtype) -> Any:
