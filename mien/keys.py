@@ -21,7 +21,7 @@ SHOWN_PREFIX = 8
 LAST_USED_EVERY = dt.timedelta(minutes=5)
 
 
-Scope = Literal["read", "submit", "admin"]
+Scope = Literal["metrics", "read", "submit", "admin"]
 
 
 @dataclass(frozen=True)

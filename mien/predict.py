@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from mien.errors import DeadlineError, ModelError, UnavailableError, UnprocessableError
 from mien.heartbeat import WorkerInfo
-from mien.queue import DOORBELL_EXPIRES_S, PREDICT, PREDICT_QUEUES
+from mien.queue import PREDICT, PREDICT_QUEUES
 from mien.submission import Asked
 
 PREFIX = "mien:predict:"
@@ -184,7 +184,7 @@ def _send(app: Celery, ticket: str, *, device: str, asked: ImageRequest) -> None
             PREDICT,
             kwargs={"ticket": ticket, "asked": asked.model_dump()},
             queue=PREDICT_QUEUES[device],
-            expires=DOORBELL_EXPIRES_S,  # the image itself expires by one clock, the broker's
+            # no expiry: the image itself expires by one clock, the broker's
             ignore_result=True,
             retry=False,
         )

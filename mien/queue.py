@@ -18,8 +18,9 @@ PREDICT = "mien.predict"
 CONTROL_QUEUE = "control"
 CLASSIFY_QUEUES = {"cpu": "classify.cpu", "cuda": "classify.cuda"}
 PREDICT_QUEUES = {"cpu": "predict.cpu", "cuda": "predict.cuda"}
-DOORBELL_EXPIRES_S = 300
-"""A doorbell nobody heard for so long means nothing any more: sweep rings again while work is due."""
+MOST_DOORBELLS = 100
+"""So many in a queue wake whoever comes; more would only pile up while nobody does. No doorbell expires: a worker
+whose clock is wrong would take every one for expired."""
 
 
 def create_celery(broker_url: str) -> Celery:
@@ -60,7 +61,8 @@ def broker_url(settings: Settings) -> str:
 def ring(app: Celery, task: str, queue: str, **message: Any) -> bool:
     """Ring one doorbell, once. False when the broker does not answer: nothing is lost, ``sweep`` rings later."""
     try:
-        app.send_task(task, kwargs=message, queue=queue, expires=DOORBELL_EXPIRES_S, ignore_result=True, retry=False)
+        if (waiting(app, queue) or 0) < MOST_DOORBELLS:
+            app.send_task(task, kwargs=message, queue=queue, ignore_result=True, retry=False)
     except Exception as error:
         log.warning("The broker does not answer (%s); the work waits in the ledger.", error)
         return False

@@ -28,6 +28,8 @@ from web.services import services
 ALWAYS_OPEN = frozenset({"health.healthz", "static", "pages.sign_in", "pages.sign_in_submit"})
 FOR_READERS = frozenset({"pages.sign_out"})
 """What changes nothing of a job, though it is no GET."""
+METRICS = "metrics.metrics"
+"""What a key of scope ``metrics`` opens, and nothing else."""
 SESSION_KEY = "key"
 SECRET_BYTES = 32
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
@@ -65,14 +67,20 @@ def install(app: Flask, settings: Settings) -> None:
             return None
         try:
             g.caller = identify(settings, services().db)
-            if request.method not in SAFE_METHODS and request.endpoint not in FOR_READERS:
-                require_scope("submit")
+            require_scope(_needed())
         except UnauthorizedError:
             if wants_page() and request.method == "GET":
                 session.clear()
                 return cast(Response, redirect(url_for("pages.sign_in", next=request.full_path.rstrip("?")), 303))
             raise
         return None
+
+
+def _needed() -> Scope:
+    """What this request needs at least: whatever is no reading changes something, unless somebody says otherwise."""
+    if request.endpoint == METRICS:
+        return "metrics"
+    return "read" if request.method in SAFE_METHODS or request.endpoint in FOR_READERS else "submit"
 
 
 def caller() -> Caller:

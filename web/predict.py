@@ -12,7 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from mien import wire
 from mien.errors import InvalidRequestError, TooLargeError, UnavailableError
-from mien.heartbeat import live_workers
+from mien.heartbeat import live_workers, working
 from mien.ledger.commit import FaceOutcome, face_values
 from mien.models import Model
 from mien.predict import Answer, ImageRequest, choose_device, connect, predict
@@ -69,7 +69,7 @@ def predict_image(query: PredictQuery) -> Response:
     model = parts.store.get(query.model or parts.settings.model)
     options = JobOptions(**query.model_dump(exclude={"model"}))
     asked = ImageRequest(model_revision=model.revision, **options_in_force(parts.settings, model, options).model_dump())
-    device = choose_device(live_workers(parts.db), asked)
+    device = choose_device(working(live_workers(parts.db)), asked)
     data = _image(parts.settings.predict_max_bytes)
     with parts.predicting.place() as got:
         if not got:

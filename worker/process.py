@@ -104,6 +104,7 @@ class Process:
         self._controls = controls
         if controls:
             self._every(self.settings.sweep_interval_s, self.control.sweep, "sweep")
+            self._every(self.settings.sweep_interval_s, self.control.go_on_walking, "walks")
             ring(self.app, EXPAND, CONTROL_QUEUE)
             ring(self.app, PURGE, CONTROL_QUEUE)
         else:
@@ -126,6 +127,11 @@ class Process:
             self._classifying.close()
         for thread in self._threads:
             thread.join(timeout=2)
+        if self._controls:
+            try:
+                self.control.let_go()
+            except MienError as error:
+                log.warning("%s", error)
         if not self._controls:
             try:
                 leave(self.db, self.name)

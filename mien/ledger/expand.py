@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -12,9 +13,14 @@ from mien.database import Database
 from mien.ledger.counters import move_counters
 from mien.ledger.tallies import recount
 from mien.ledger.usage import add_usage
-from mien.ledger.work import JobLease, check_still_wanted
+from mien.ledger.work import JobLease, check_still_wanted, clear_limit_notice
 from mien.paths import path_text
 from mien.schema import MAX_PATH_BYTES, chunks, images, jobs
+
+Listing = tuple[str | None, int | None]
+NOTHING_LISTED: Mapping[bytes, Listing] = MappingProxyType({})
+MAX_ETAG = 200
+"""A longer tag is not kept, and a change of its object not noticed; S3's have 34 to 40 characters."""
 
 
 def begin_expansion(db: Database, lease: JobLease) -> None:
@@ -29,11 +35,22 @@ def begin_expansion(db: Database, lease: JobLease) -> None:
             expanding_at=sa.func.coalesce(jobs.c.expanding_at, sa.bindparam("at", now, jobs.c.expanding_at.type)),
             skipped=0,
             version=jobs.c.version + 1,
+            **clear_limit_notice(),
         )
 
 
-def write_slice(db: Database, lease: JobLease, paths: Sequence[bytes], skipped: int, chunk_size: int) -> None:
-    """Write image rows and chunks for the ``paths`` that are not there yet.
+def write_slice(
+    db: Database,
+    lease: JobLease,
+    paths: Sequence[bytes],
+    skipped: int,
+    chunk_size: int,
+    *,
+    listed: Mapping[bytes, Listing] = NOTHING_LISTED,
+) -> int:
+    """Write image rows and chunks for the ``paths`` that are not there yet; gives how many images wait for workers.
+
+    ``listed``: of objects, (tag of the content, size) as they were listed, by path.
 
     Raises:
         JobEndedError, LeaseLostError: nothing of this slice was written.
@@ -50,7 +67,7 @@ def write_slice(db: Database, lease: JobLease, paths: Sequence[bytes], skipped: 
         usable = [key for key, path in new if key == path]
         too_long = [(key, path) for key, path in new if key != path]
         for piece in batched(usable, chunk_size):
-            _write_chunk(connection, lease.job_id, piece)
+            _write_chunk(connection, lease.job_id, piece, listed)
         # the job comes last: the lock order of every transaction of the ledger
         check_still_wanted(connection, lease, now)
         moved = {"total": len(new), "pending": len(usable), "failed": len(too_long), "skipped": skipped}
@@ -59,6 +76,7 @@ def write_slice(db: Database, lease: JobLease, paths: Sequence[bytes], skipped: 
             _write_too_long(connection, lease.job_id, row.commits, too_long)
         owner = connection.execute(sa.select(jobs.c.owner).where(jobs.c.id == lease.job_id)).scalar_one()
         add_usage(connection, owner, now, images=len(new))
+    return int(row.pending)
 
 
 def finish_expansion(db: Database, lease: JobLease, notice: str | None) -> str:
@@ -86,7 +104,9 @@ def _key(path: bytes) -> bytes:
     return path[: MAX_PATH_BYTES - 68] + b"...#" + hashlib.sha256(path).hexdigest().encode()
 
 
-def _write_chunk(connection: sa.Connection, job_id: int, keys: Sequence[bytes]) -> None:
+def _write_chunk(
+    connection: sa.Connection, job_id: int, keys: Sequence[bytes], listed: Mapping[bytes, Listing]
+) -> None:
     chunk_id = connection.execute(
         chunks.insert().values(job_id=job_id, state="due", images=len(keys)).returning(chunks.c.id)
     ).scalar_one()
@@ -100,10 +120,16 @@ def _write_chunk(connection: sa.Connection, job_id: int, keys: Sequence[bytes]) 
                 "path": key,
                 "path_text": path_text(key),
                 "outcome": "pending",
+                "etag": _storable(listed.get(key, (None, None))[0]),
+                "bytes": listed.get(key, (None, None))[1],
             }
             for position, key in enumerate(keys)
         ],
     )
+
+
+def _storable(etag: str | None) -> str | None:
+    return etag if etag is not None and len(etag) <= MAX_ETAG else None
 
 
 def _write_too_long(

@@ -8,7 +8,7 @@ from mien.batches import batched
 from mien.database import Database
 from mien.ledger.counters import move_counters
 from mien.ledger.tallies import recount
-from mien.ledger.work import JobLease, check_still_wanted
+from mien.ledger.work import JobLease, check_still_wanted, clear_limit_notice
 from mien.schema import chunks, images, jobs
 
 SLICE = 2000
@@ -25,6 +25,7 @@ def begin_retry(db: Database, lease: JobLease) -> bool:
             status=sa.case((jobs.c.expanded_at.is_not(None), "running"), else_="expanding"),
             running_at=sa.func.coalesce(jobs.c.running_at, sa.bindparam("at", now, jobs.c.running_at.type)),
             version=jobs.c.version + 1,
+            **clear_limit_notice(),
         )
         expanded = connection.execute(sa.select(jobs.c.expanded_at).where(jobs.c.id == lease.job_id)).scalar_one()
     return expanded is not None
@@ -49,6 +50,8 @@ def retry_slice(db: Database, lease: JobLease, after: int, chunk_size: int) -> i
             .limit(SLICE)
         ).all()
         failed = [row.id for row in rows]
+        # what was listed counts no more: an object that was changed is classified as it is now
+        connection.execute(images.update().where(images.c.id.in_(failed)).values(etag=None))
         for piece in batched(failed, chunk_size):
             move_to_new_chunk(connection, lease.job_id, piece)
         recount(connection, lease.job_id, {row.chunk_id for row in rows})
