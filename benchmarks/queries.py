@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from mien.aggregates import folders, summary, summary_over
 from mien.database import Database
+from mien.gallery import page_by_confidence
 from mien.job_filter import JobFilter
 from mien.jobs import get_job, list_jobs
 from mien.ledger.submit import NewJob, submit
@@ -185,6 +186,13 @@ def ask_all(db: Database, large: str, small: int) -> None:
     }
     for name, some in wanted.items():
         measure(db, f"within a job: {name}, 100", lambda some=some: results_page(db, job, limit=100, wanted=some))
+    for name in ("any", "a frequent label", "a label at the very end", "confidence above 0.999", "the last folder"):
+        some = wanted[name]
+        measure(db, f"the least certain: {name}, 100",
+                lambda some=some: page_by_confidence(db, job, limit=100, wanted=some))  # fmt: skip
+    halfway = page_by_confidence(db, job, limit=1, wanted=ResultFilter(min_confidence=0.75)).next
+    measure(db, "the least certain: from 0.75 on, 100", lambda: page_by_confidence(db, job, after=halfway, limit=100))
+    measure(db, "the most certain: any, 100", lambda: page_by_confidence(db, job, most_certain_first=True, limit=100))
     measure(db, "within a job: any, 1,000", lambda: results_page(db, job, limit=1000))
     for name, some in wanted.items():
         measure(db, f"across jobs: {name}, 100", lambda some=some: results_across(db, OWNER, limit=100, wanted=some))

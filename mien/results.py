@@ -39,6 +39,8 @@ class ResultFilter:
     min_confidence: float | None = None
     max_confidence: float | None = None
     prefix: str | None = None
+    min_faces: int | None = None
+    max_faces: int | None = None
 
     @property
     def path_range(self) -> tuple[bytes, bytes | None] | None:
@@ -245,6 +247,11 @@ def _tests(wanted: ResultFilter) -> Iterator[sa.ScalarSelect[int]]:
     if wanted.outcome is not None:
         here = (images.c.chunk_id == chunks.c.id, images.c.outcome == wanted.outcome)
         yield one.where(*here).correlate(chunks).scalar_subquery()
+    if wanted.min_faces is not None and wanted.min_faces > 1:
+        # images with more faces than one, in a chunk that has no more faces than images with faces, are none
+        many = tallies.c.faces >= tallies.c.ok + (wanted.min_faces - 1)
+        beside = (tallies.c.job_id == chunks.c.job_id, tallies.c.chunk_id == chunks.c.id, many)
+        yield one.where(*beside).correlate(chunks).scalar_subquery()
     if wanted.path_range is not None:
         low, high = wanted.path_range
         same = [tallies.c.job_id == chunks.c.job_id, tallies.c.chunk_id == chunks.c.id, tallies.c.last_path >= low]
@@ -260,6 +267,10 @@ def _fitting_images(
     statement = sa.select(images.c.id, images.c.chunk_id, images.c.position).where(images.c.chunk_id.in_(list(order)))
     if wanted.outcome is not None:
         statement = statement.where(images.c.outcome == wanted.outcome)
+    if wanted.min_faces is not None:
+        statement = statement.where(images.c.faces >= wanted.min_faces)
+    if wanted.max_faces is not None:
+        statement = statement.where(images.c.faces <= wanted.max_faces)
     if wanted.path_range is not None:
         low, high = wanted.path_range
         statement = statement.where(images.c.path >= low)
@@ -294,6 +305,7 @@ def _as_item(row: sa.Row[Any], match: _Match, boxes: list[sa.Row[Any]]) -> dict[
         "cached": row.cached,
         "error": None if row.error_code is None else {"code": row.error_code, "detail": row.error},
         "faces": [face_item(face) for face in boxes],
+        "image_id": row.id,  # for pages; the API names images by their file
         "sequence": [match.commit_number, match.position],
     }
 

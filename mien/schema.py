@@ -213,6 +213,7 @@ faces = Table(
     Column("probabilities", sa.JSON, nullable=False),
     Index(None, "chunk_id", "emotion", "confidence"),
     Index(None, "chunk_id", "confidence"),
+    Index(None, "job_id", "emotion", "confidence", "image_id", "number"),  # by confidence: mien/gallery.py
 )
 
 # What stands in a chunk, per folder, so that summaries and filters need not read every row: mien/ledger/tallies.py.

@@ -395,6 +395,11 @@ def upgrade() -> None:
             batch_op.f("ix_faces_chunk_id_emotion_confidence"), ["chunk_id", "emotion", "confidence"], unique=False
         )
         batch_op.create_index(batch_op.f("ix_faces_chunk_id_confidence"), ["chunk_id", "confidence"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_faces_job_id_emotion_confidence_image_id_number"),
+            ["job_id", "emotion", "confidence", "image_id", "number"],
+            unique=False,
+        )
 
     op.create_table(
         "tallies",
@@ -470,6 +475,7 @@ def downgrade() -> None:
     op.drop_table("job_metadata")
     op.drop_table("tallies")
     with op.batch_alter_table("faces", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_faces_job_id_emotion_confidence_image_id_number"))
         batch_op.drop_index(batch_op.f("ix_faces_chunk_id_confidence"))
         batch_op.drop_index(batch_op.f("ix_faces_chunk_id_emotion_confidence"))
 
