@@ -23,11 +23,6 @@ LONGEST_PAUSE_S = 60.0
 _NOTICE_A_DEAD_SERVER = {
     "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000,
 }  # fmt: skip
-LONGEST_PAUSE_S = 60.0
-"""A transaction on PostgreSQL that stands still for so long is ended by the server, and its locks with it."""
-_NOTICE_A_DEAD_SERVER = {
-    "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000,
-}  # fmt: skip
 
 
 class Database:
@@ -108,12 +103,6 @@ class Database:
             return not busy
         finally:
             connection.close()
-
-    def _prepare_postgresql(self, connection: Any, _record: Any) -> None:
-        # a process that is frozen, or whose machine is gone, in mid-transaction must not hold up all the others
-        connection.autocommit = True
-        connection.execute(f"SET idle_in_transaction_session_timeout = {round(self._longest_pause_s * 1000)}")
-        connection.autocommit = False
 
     def _prepare_postgresql(self, connection: Any, _record: Any) -> None:
         # a process that is frozen, or whose machine is gone, in mid-transaction must not hold up all the others

@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 BLOCK = 1 << 18
 FLUSH_THREADS = 8
-SPACE_EVERY = 64 << 20
-"""After so many bytes the free space is looked at again."""
 PATHS_PER_PAGE = 1000
 LOOK_FOR_ORPHANS_S = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
