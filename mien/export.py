@@ -119,11 +119,11 @@ def csv_lines(
 
     def rows(image: Image, boxes: list[sa.Row[Any]]) -> Iterator[list[object]]:
         for name, *numbers, emotion, confidence, chances, status, error in result_rows(job, image, boxes):
-            shown = (_number(value) for value in (*numbers, confidence, *chances))
+            shown = (cell_number(value) for value in (*numbers, confidence, *chances))
             face, x, y, width, height, score, sure, *shares = shown
             yield [
-                *(_text(name, spreadsheet), face, x, y, width, height, score, emotion or "", sure),
-                *(*shares, status, _text(error or "", spreadsheet)),
+                *(cell_text(name, spreadsheet), face, x, y, width, height, score, emotion or "", sure),
+                *(*shares, status, cell_text(error or "", spreadsheet)),
             ]
 
     return _table(db, job, csv_columns(job.labels), rows, asked=columns, part=part)
@@ -148,18 +148,18 @@ def images_csv_lines(
     def rows(image: Image, boxes: list[sa.Row[Any]]) -> Iterator[list[object]]:
         first = boxes[0] if boxes else None
         yield [
-            _text(exact_name(image.path), spreadsheet),
+            cell_text(exact_name(image.path), spreadsheet),
             image.outcome,
             image.faces,
             first.emotion if first else "",
-            _number(first.confidence) if first else "",
-            _number(image.width),
-            _number(image.height),
-            _number(image.bytes),
+            cell_number(first.confidence) if first else "",
+            cell_number(image.width),
+            cell_number(image.height),
+            cell_number(image.bytes),
             image.format or "",
             image.sha256.hex() if image.sha256 else "",
-            _text(image.error_code or "", spreadsheet),
-            _text(image.error or "", spreadsheet),
+            cell_text(image.error_code or "", spreadsheet),
+            cell_text(image.error or "", spreadsheet),
         ]
 
     return _table(db, job, IMAGE_COLUMNS, rows, asked=columns, part=part)
@@ -171,7 +171,11 @@ def errors_csv_lines(
     """One row per failed image: the code and the sentence."""
 
     def rows(image: Image, _boxes: list[sa.Row[Any]]) -> Iterator[list[object]]:
-        yield [_text(exact_name(image.path), spreadsheet), image.error_code, _text(image.error or "", spreadsheet)]
+        yield [
+            cell_text(exact_name(image.path), spreadsheet),
+            image.error_code,
+            cell_text(image.error or "", spreadsheet),
+        ]
 
     return _table(db, job, ERROR_COLUMNS, rows, asked=columns, part=part, outcome="failed")
 
@@ -270,12 +274,12 @@ def _drained(buffer: io.StringIO) -> bytes:
     return text.encode()
 
 
-def _text(value: str, spreadsheet: bool) -> str:
+def cell_text(value: str, spreadsheet: bool) -> str:
     """A text cell; for spreadsheets, one that would run as a formula gets a ``'`` in front."""
     return f"'{value}" if spreadsheet and value.lstrip(" ").startswith(FORMULA_STARTS) else value
 
 
-def _number(value: float | int | None) -> str:
+def cell_number(value: float | int | None) -> str:
     """Plain decimal notation, no trailing zeros: 0.5, 12, never 1e-05."""
     if value is None:
         return ""
