@@ -6,7 +6,6 @@ judged before any pixel is: an image over the ceiling costs nothing.
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import simplejpeg
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from mien.errors import ImageError
+from mien.hostile import CountedBytes, check_jpeg
 
 RGB = npt.NDArray[np.uint8]
 """Height x width x 3, red first, 0 to 255."""
@@ -42,6 +42,7 @@ _JPEG_CORRUPT = ("premature end of data segment", "bad Huffman code", "found mar
 _JPEG_UNSUPPORTED = ("Unsupported JPEG", "Unsupported color conversion", "precision", "rithmetic")
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there are as many engines as cores
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # one per broken tag, thousands to a file
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
@@ -133,9 +134,13 @@ def _open(data: bytes | memoryview, max_pixels: int) -> Image.Image:
     formats: tuple[str, ...] = _FORMATS
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and start[8:12] not in _AVIF_BRANDS:
         formats = _heif_formats()
+    if start.startswith(b"\xff\xd8"):
+        check_jpeg(data if isinstance(data, bytes) else bytes(data))
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own watch then holds at the same ceiling
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(CountedBytes(data), formats=formats)
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError("too_large", f"The image has more than {max_pixels:,} pixels (MIEN_MAX_PIXELS).") from None
     except UnidentifiedImageError:

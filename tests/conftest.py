@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import properties  # noqa: F401 - the profiles of the property-based tests
 from tests.support.machine import ROOT, lacking
 from tests.support.redis import Redis
 from tests.support.s3_server import S3, running_s3
