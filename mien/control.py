@@ -17,7 +17,7 @@ from mien.database import Database
 from mien.erasure import Eraser, open_erasures
 from mien.errors import LeaseLostError
 from mien.faults import fault_point
-from mien.heartbeat import WorkerInfo, live_workers
+from mien.heartbeat import WorkerInfo, live_workers, working
 from mien.ledger.expand import begin_expansion, finish_expansion, write_slice
 from mien.ledger.lease import Due, due_jobs
 from mien.ledger.purge import delete_job_row, delete_slice, end_pending_slice
@@ -37,11 +37,13 @@ from mien.ledger.work import (
     take_job,
     waits_for_control,
 )
+from mien.objects import StoreAwayError
 from mien.paths import path_text
+from mien.places import away_notice, images_of, place_trouble
 from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, ring, waiting
 from mien.schema import jobs
 from mien.settings import Settings
-from mien.sources import Found, Skipped, folder_identity, is_source, walk
+from mien.sources import Found, Skipped
 from mien.thumbnails import remove_thumbnails, sweep_thumbnails
 from mien.upkeep import Upkeep
 from mien.uploads import remove_strays, remove_uploads, sweep_uploads, uploaded_paths
@@ -89,11 +91,6 @@ class Control:
         """What this process has seen of the clock."""
         return Patience(self.settings.sweep_interval_s, self.settings.lease_s)
 
-    @cached_property
-    def patience(self) -> Patience:
-        """What this process has seen of the clock."""
-        return Patience(self.settings.sweep_interval_s, self.settings.lease_s)
-
     def expand(self) -> None:
         """Expand or retry jobs until none waits for it."""
         self._each_job(self._expand_or_retry, purge=False)
@@ -124,13 +121,13 @@ class Control:
             if held := held_up(job, workers):
                 set_notice(self.db, job.job_id, *held)
         if due:
-            ring_workers(self.app, workers, {job.precision for job in due}, self.settings.chunks_in_flight)
+            ring_workers(self.app, working(workers), {job.precision for job in due}, self.settings.chunks_in_flight)
 
     def go_on_walking(self) -> None:
         """Keep the leases of parked walks, and take those up again whose workers have caught up by half."""
         for job_id in list(self.parked):
             pending = self._keep_parked()
-            limit = self.ahead(live_workers(self.db))
+            limit = self.ahead(working(live_workers(self.db)))
             if self.stop.is_set() or job_id not in pending or (limit is not None and pending[job_id] >= limit / 2):
                 continue
             parked = self.parked.pop(job_id)
@@ -212,8 +209,8 @@ class Control:
     def _expand(self, lease: JobLease) -> bool:
         with self.db.read() as connection:
             job = connection.execute(sa.select(jobs).where(jobs.c.id == lease.job_id)).one()
-        if not is_source(folder_identity(job.source_path), job.source_identity):
-            set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
+        if trouble := place_trouble(self.settings, job.source_path, job.source_identity):
+            set_notice(self.db, lease.job_id, "source_away", trouble)
             return False
         begin_expansion(self.db, lease)
         return self._go_on(Walk(lease, job, self._found(lease, job._mapping)))
@@ -223,9 +220,12 @@ class Control:
         lease, job = under_way.lease, under_way.job
         try:
             done = self._walk(under_way)
+        except StoreAwayError as away:
+            set_notice(self.db, lease.job_id, "source_away", away_notice(job.source_path, away))
+            return False
         except OSError as error:
-            if not is_source(folder_identity(job.source_path), job.source_identity):
-                set_notice(self.db, lease.job_id, "source_away", source_away(job.source_text))
+            if trouble := place_trouble(self.settings, job.source_path, job.source_identity):
+                set_notice(self.db, lease.job_id, "source_away", trouble)
                 return False
             reason = os.strerror(error.errno or 0)
             fail_job(
@@ -251,6 +251,7 @@ class Control:
         lease = under_way.lease
         kept_at = time.monotonic()
         paths: list[bytes] = []
+        listed: dict[bytes, tuple[str | None, int | None]] = {}
         skipped = 0
         since = time.monotonic()
         for item in under_way.items:
@@ -260,12 +261,14 @@ class Control:
                     under_way.unreadable.append(item.path)
             else:
                 paths.append(item.path)
+                if item.etag is not None:
+                    listed[item.path] = (item.etag, item.size)
             if len(paths) >= SLICE_IMAGES or time.monotonic() - since >= SLICE_S:
-                pending = write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+                pending = write_slice(self.db, lease, paths, skipped, self.settings.chunk_size, listed=listed)
                 fault_point("expanding")
                 limit = self.ahead(self._ring(lease))
                 under_way.skipped += skipped
-                paths, skipped, since = [], 0, time.monotonic()
+                paths, listed, skipped, since = [], {}, 0, time.monotonic()
                 if self.stop.is_set():
                     return False
                 if time.monotonic() - kept_at > self.settings.lease_s / 3:
@@ -274,7 +277,7 @@ class Control:
                 if limit is not None and pending >= limit:
                     self.parked[lease.job_id] = under_way
                     raise _Parked
-        write_slice(self.db, lease, paths, skipped, self.settings.chunk_size)
+        write_slice(self.db, lease, paths, skipped, self.settings.chunk_size, listed=listed)
         under_way.skipped += skipped
         return True
 
@@ -282,8 +285,12 @@ class Control:
         if facts["source_type"] == "upload":
             remove_strays(self.db, self.settings, lease.job_id, lease.public_id)
             return (Found(path) for path in uploaded_paths(self.db, lease.job_id))
-        return walk(
-            facts["source_path"], recursive=facts["recursive"], include=facts["include"], exclude=facts["exclude"]
+        return images_of(
+            self.settings,
+            facts["source_path"],
+            recursive=facts["recursive"],
+            include=facts["include"],
+            exclude=facts["exclude"],
         )
 
     def _ring(self, lease: JobLease) -> list[WorkerInfo]:
@@ -292,7 +299,7 @@ class Control:
             precision = connection.execute(
                 sa.select(jobs.c.precision).where(jobs.c.id == lease.job_id)
             ).scalar_one_or_none()
-        workers = live_workers(self.db)
+        workers = working(live_workers(self.db))
         if precision is not None:
             ring_workers(self.app, workers, {precision}, self.settings.chunks_in_flight)
         return workers
@@ -333,20 +340,15 @@ def ring_workers(app: Celery, workers: Iterable[WorkerInfo], precisions: set[str
             ring(app, CLASSIFY, queue)
 
 
-def source_away(folder: str) -> str:
-    """The notice of a job whose source folder is not there (or is another one under the same name)."""
-    return (
-        f"The folder {folder} is not there just now, or another one is in its place. The job waits; "
-        "mount it again and it goes on by itself."
-    )
-
-
 def held_up(job: Due, workers: Iterable[WorkerInfo]) -> tuple[str, str] | None:
     """(code, sentence) of the notice for a job that no live worker can serve; None where one can."""
     alive = list(workers)
     if not alive:
         return "no_worker", "No worker is running; the job waits until one starts."
-    able = [worker for worker in alive if job.precision in worker.precisions]
+    ready = working(alive)
+    if not ready:
+        return "no_worker", "Every running worker is paused or drained; the job waits until one takes work again."
+    able = [worker for worker in ready if job.precision in worker.precisions]
     if not able:
         return "no_worker", f"No running worker gives the precision {job.precision}; the job waits until one does."
     if not any(job.model_revision in worker.models for worker in able):

@@ -187,6 +187,7 @@ images = Table(
     Column("bytes", BigInteger),
     Column("format", String(8)),
     Column("sha256", LargeBinary(32)),
+    Column("etag", String(200)),  # the content of an object as it was listed
     Column("faces", Integer, nullable=False, server_default="0"),
     Column("cached", Boolean, nullable=False, server_default=sa.false()),
     _one_of("outcome", OUTCOMES),

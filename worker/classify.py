@@ -6,24 +6,29 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from celery import Celery
 
-from mien.control import source_away
 from mien.database import Database
 from mien.errors import LeaseLostError, ModelError, UnavailableError
 from mien.faults import fault_point
+from mien.ledger.cache import look_up, may_have
 from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
-from mien.ledger.lease import ChunkLease, Taker, hand_back, renew_chunk, take_chunk
+from mien.ledger.lease import ChunkLease, LeasedImage, Taker, hand_back, renew_chunk, take_chunk
 from mien.ledger.work import fail_job, set_notice
 from mien.models import ModelStore
+from mien.objects import StoreAwayError, bucket_of, is_objects, object_store
+from mien.places import away_notice, place_trouble
 from mien.queue import CONTROL_QUEUE, PURGE, ring
 from mien.settings import Settings
 from mien.sources import folder_identity, is_source
 from mien.stage_times import ENGINE_TIME_FIELDS, Clock, add_lap
 from worker.known import find_known
 from worker.messages import EngineSpec, ImageResult, ImageTask
+from worker.objects import ObjectChunk
 from worker.pace import Pace
 from worker.supervisor import Aborted, EnginePool, EngineStartError
 
@@ -168,6 +173,8 @@ class Classifying:
         self, lease: ChunkLease, abort: threading.Event, spent: dict[str, float]
     ) -> list[ImageOutcome] | None:
         """The outcome of each image of the chunk; None when the source is not there. Adds to the seconds ``spent``."""
+        if is_objects(lease.source_path):
+            return self._outcomes_of_objects(lease, abort, spent)
         identity = self._source_identity(lease)
         if identity is None:
             return None
@@ -207,8 +214,42 @@ class Classifying:
         identity = folder_identity(lease.source_path)
         if is_source(identity, lease.source_identity):
             return identity
-        self._pause(lease, "source_away", source_away(lease.source_text), give_back=False)
+        trouble = place_trouble(self.settings, lease.source_path, lease.source_identity)
+        self._pause(lease, "source_away", trouble or "", give_back=False)
         return None
+
+    def _outcomes_of_objects(
+        self, lease: ChunkLease, abort: threading.Event, spent: dict[str, float]
+    ) -> list[ImageOutcome] | None:
+        """As :meth:`_outcomes`, of object storage."""
+        if trouble := place_trouble(self.settings, lease.source_path, lease.source_identity, ask=False):
+            self._pause(lease, "source_away", trouble, give_back=False)
+            return None
+        spec, bucket, limit = self._spec(lease), bucket_of(lease.source_path), self.settings.max_file_bytes
+
+        def classify(images: Sequence[tuple[LeasedImage, bytes]], stop: threading.Event) -> list[ImageOutcome]:
+            tasks = [ImageTask(key=image.id, root=b"", path=image.path, data=data) for image, data in images]
+            return [_as_outcome(r) for r in self.pool.classify(spec, tasks, abort=stop, alone=lease.suspect)]
+
+        try:
+            store = object_store(self.settings)
+            chunk = ObjectChunk(
+                images=lease.images,
+                read=lambda image: store.read(bucket, image.file, etag=image.etag, limit=limit),
+                look_up=partial(look_up, self.db, lease) if may_have(self.db, lease) else None,
+                classify=classify,
+                reads=self.settings.s3_reads,
+                abort=abort,
+            )
+            outcomes = chunk.outcomes()
+            if any(outcome.error_code == "missing" for outcome in outcomes):
+                store.check(bucket)  # as for a folder: the place is looked at again before an image is missing
+        except StoreAwayError as away:
+            self._pause(lease, "source_away", away_notice(lease.source_path, away), give_back=False)
+            return None
+        add_lap(spent, "read", (0.0, chunk.starved_s))
+        self._note_loaded(lease.model_revision)
+        return outcomes
 
     def _pause(self, lease: ChunkLease, code: str, notice: str, give_back: bool = True) -> None:
         """Say on the job what holds it back, and leave it alone for a while."""

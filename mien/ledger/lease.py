@@ -41,12 +41,17 @@ class Taker:
 
 @dataclass(frozen=True)
 class LeasedImage:
-    """One image of a chunk that waits for its outcome. ``file``: where it lies, relative to the job's source path."""
+    """One image of a chunk that waits for its outcome. ``file``: where it lies, relative to the job's source path.
+
+    Of an object ``etag`` and ``size`` are as they were listed.
+    """
 
     id: int
     position: int
     path: bytes
     file: bytes
+    etag: str | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def _size(job: sa.Row[Any], taker: Taker) -> int:
 def _waiting(job: sa.Row[Any], chunk_id: int) -> sa.Select[Any]:
     """The images of a chunk without an outcome; those of a job with uploads with the names they are stored under."""
     statement = (
-        sa.select(images.c.id, images.c.position, images.c.path)
+        sa.select(images.c.id, images.c.position, images.c.path, images.c.etag, images.c.bytes)
         .where(images.c.chunk_id == chunk_id, images.c.outcome == "pending")
         .order_by(images.c.position)
     )
@@ -140,7 +145,7 @@ def _waiting(job: sa.Row[Any], chunk_id: int) -> sa.Select[Any]:
 
 def _leased(job: sa.Row[Any], image: sa.Row[Any]) -> LeasedImage:
     if job.source_type != "upload":
-        return LeasedImage(image.id, image.position, image.path, image.path)
+        return LeasedImage(image.id, image.position, image.path, image.path, image.etag, image.bytes)
     # an upload deleted meanwhile has no name any more, and no file has this one: the image is `missing`
     return LeasedImage(image.id, image.position, image.path, (image.stored_name or "deleted").encode())
 

@@ -287,6 +287,7 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=True),
         sa.Column("format", sa.String(length=8), nullable=True),
         sa.Column("sha256", sa.LargeBinary(length=32), nullable=True),
+        sa.Column("etag", sa.String(length=200), nullable=True),
         sa.Column("faces", sa.Integer(), server_default="0", nullable=False),
         sa.Column("cached", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.CheckConstraint(
