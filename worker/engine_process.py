@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,15 @@ class EngineProcess:
 
     def __init__(
         self,
+        module: str,
         config: dict[str, Any],
         on_message: Callable[[EngineProcess, dict[str, Any]], None],
         on_end: Callable[[EngineProcess, int], None],
+        *,
+        pass_fds: tuple[int, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """Run ``module`` with ``config`` as JSON; it inherits ``pass_fds``, and ``environment`` on top of ours."""
         self.started_at = time.monotonic()
         self._on_message = on_message
         self._on_end = on_end
@@ -52,12 +57,12 @@ class EngineProcess:
             # the supervisor never waits long on an engine that does not read
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_TIMEOUT_S, 0))
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "worker.engine", str(theirs.fileno()), json.dumps(config)],
-                pass_fds=(theirs.fileno(),),
+                [sys.executable, "-P", "-m", module, str(theirs.fileno()), json.dumps(config)],
+                pass_fds=(theirs.fileno(), *pass_fds),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=_environment(),
+                env={**_environment(), **(environment or {})},
             )
             self._pipe = Connection(ours.detach())
         self.pid = self._process.pid

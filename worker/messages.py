@@ -36,8 +36,8 @@ class EngineSpec:
 class ImageTask:
     """One image to classify: ``path`` relative to ``root``, both as bytes. ``key`` comes back with its result.
 
-    With ``identity`` the root has to be that folder (``mien.sources.folder_identity``). With ``data`` the image is these
-    bytes, and no file is opened.
+    With ``identity`` the root has to be that folder (``mien.sources.folder_identity``). With ``data`` the image is
+    these bytes, and no file is opened.
     """
 
     key: int
@@ -113,8 +113,8 @@ def unpack_spec(content: dict[str, Any]) -> EngineSpec:
     return EngineSpec(**{field.name: content[field.name] for field in fields(EngineSpec)})
 
 
-def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool) -> bytes:
-    """Hand an engine an image; ``first``: before all others that wait."""
+def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool, alone: bool = False) -> bytes:
+    """Hand an engine an image; ``first``: before all others that wait; ``alone``: it is suspected of ending engines."""
     return pack(
         "image",
         ticket=ticket,
@@ -124,6 +124,7 @@ def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool) -> bytes
         identity=task.identity,
         data=None if task.data is None else base64.b64encode(task.data).decode(),
         first=first,
+        alone=alone,
     )
 
 

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from mien.errors import ModelError
@@ -20,7 +19,8 @@ from mien.pipeline import DEFAULT_ENGINE_MAX_RSS_BYTES, DEFAULT_IMAGE_TIMEOUT_S
 from worker.engine_process import EngineProcess
 from worker.memory import oom_kills, resident_bytes
 from worker.messages import EngineSpec, ImageResult, ImageTask, pack_image, pack_spec, unpack_result
-from worker.queueing import Hand, Item, Queue
+from worker.queueing import Item, Queue
+from worker.slots import EngineStatus, Slot
 from worker.verdicts import GUILTY, judge
 
 log = logging.getLogger(__name__)
@@ -47,37 +47,6 @@ class EngineStartError(Exception):
     """No engine can start, or a model ends every engine that loads it. The message has the engine's last lines."""
 
 
-@dataclass(frozen=True)
-class EngineStatus:
-    """One engine now: its process, memory and images in hand."""
-
-    pid: int
-    ready: bool
-    resident_bytes: int | None
-    images: int
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A place for an engine; every occupant gets a new one of the same number."""
-
-    number: int
-    process: EngineProcess | None = None
-    ready: bool = False
-    loading: int | None = None
-    hand: Hand = field(default_factory=Hand)
-    specs: set[int] = field(default_factory=set)
-    last_sign: float = 0.0
-    killed_for: str | None = None
-    retired: bool = False
-    failed_starts: int = 0
-    start_at: float = 0.0
-
-    @property
-    def takes_images(self) -> bool:
-        return self.ready and self.killed_for is None and not self.retired
-
-
 class EnginePool:
     """``size`` engine processes on ``device``; thread-safe."""
 
@@ -95,7 +64,7 @@ class EnginePool:
         self.device = device
         self._image_timeout_s = image_timeout_s
         self._max_rss_bytes = max_rss_bytes
-        self._slots = [_Slot(number) for number in range(size)]
+        self._slots = [Slot(number) for number in range(size)]
         self._queue = Queue(BATCHES[device])
         self._load_ends: dict[int, int] = {}
         self._tickets = 0
@@ -128,7 +97,7 @@ class EnginePool:
             for request in list(self._queue.requests):
                 self._queue.fail(request, Aborted("the engines stop"))
             self._changed.notify_all()
-            processes = [slot.process for slot in self._slots if slot.process is not None]
+            processes = [slot.process for slot in self._all_slots() if slot.process is not None]
             watcher = self._watcher
         for process in processes:
             process.hang_up()
@@ -231,14 +200,19 @@ class EnginePool:
                 case "retire":
                     log.info("Engine %d holds %d MiB and is replaced.", process.pid, content["resident"] >> 20)
                     slot.retired = True
+                case _:
+                    self._on_other(slot, content)
             self._feed()
+
+    def _on_other(self, slot: Slot, content: dict[str, Any]) -> None:
+        """For pools whose engines say more."""
 
     def _on_end(self, process: EngineProcess, code: int) -> None:
         with self._changed:
             slot = self._slot_of(process)
             if slot is None:
                 return
-            fresh = self._slots[slot.number] = _Slot(slot.number, failed_starts=slot.failed_starts)
+            fresh = self._slots[slot.number] = Slot(slot.number, failed_starts=slot.failed_starts)
             if self._stopping:
                 return
             items = list(slot.hand.items.values())
@@ -261,12 +235,20 @@ class EnginePool:
 
     # under the lock ---------------------------------------------------------------------------------------------------
 
-    def _slot_of(self, process: EngineProcess) -> _Slot | None:
+    def _all_slots(self) -> Sequence[Slot]:
+        """Every place for a process."""
+        return self._slots
+
+    def _to_feed(self) -> list[Slot]:
+        """The engines that may be given images."""
+        return [slot for slot in self._slots if slot.takes_images]
+
+    def _slot_of(self, process: EngineProcess) -> Slot | None:
         return next((slot for slot in self._slots if slot.process is process), None)
 
     def _feed(self) -> None:
         """Fill the engines' hands: one image at a time to the engine that holds the fewest."""
-        slots = [slot for slot in self._slots if slot.takes_images]
+        slots = self._to_feed()
         coming = any(slot.process is not None and not slot.ready and not slot.failed_starts for slot in self._slots)
         fed = True
         while fed:
@@ -279,7 +261,7 @@ class EnginePool:
                     fed = True
                     break
 
-    def _hand_over(self, slot: _Slot, item: Item) -> None:
+    def _hand_over(self, slot: Slot, item: Item) -> None:
         process = slot.process
         if process is None:
             raise AssertionError("an empty slot was fed")
@@ -291,7 +273,7 @@ class EnginePool:
         if number not in slot.specs:
             slot.specs.add(number)
             process.send(pack_spec(number, item.request.spec))
-        process.send(pack_image(self._tickets, number, item.task, first=item.request.interactive))
+        process.send(pack_image(self._tickets, number, item.task, first=item.request.interactive, alone=item.suspect))
 
     def _finish(self, item: Item, result: ImageResult) -> None:
         self._queue.finish(item, result)
@@ -315,7 +297,7 @@ class EnginePool:
         else:
             self._queue.take_back([item], may_be_guilty=True)
 
-    def _start_failed(self, slot: _Slot, process: EngineProcess, code: int) -> None:
+    def _start_failed(self, slot: Slot, process: EngineProcess, code: int) -> None:
         slot.failed_starts += 1
         slot.start_at = time.monotonic() + min(0.1 * 2**slot.failed_starts, LONGEST_PAUSE_S)
         if slot.failed_starts < STARTS_BEFORE_GIVING_UP or any(s.ready for s in self._slots):
@@ -340,7 +322,7 @@ class EnginePool:
             now = time.monotonic()
             if now - last > _HELD_UP_S:  # this process was held up itself: the engines' silence means nothing
                 with self._changed:
-                    for slot in self._slots:
+                    for slot in self._all_slots():
                         slot.last_sign += now - last
             last = now
             try:
@@ -362,17 +344,18 @@ class EnginePool:
                 if self._stopping or slot.process is not None or slot.start_at > now:
                     continue
                 slot.last_sign = time.monotonic()
-                slot.process = EngineProcess(self._config(number), self._on_message, self._on_end)
+                slot.process = self._start_engine(number)
 
-    def _config(self, number: int) -> dict[str, Any]:
-        """See :class:`worker.engine.EngineConfig`."""
-        return {
+    def _start_engine(self, number: int) -> EngineProcess:
+        """Its configuration: see :class:`worker.engine.EngineConfig`."""
+        config = {
             "parent": os.getpid(),
             "number": number,
             "device": self.device,
             "batch": self._queue.batch,
             "max_rss_bytes": self._max_rss_bytes,
         }
+        return EngineProcess("worker.engine", config, self._on_message, self._on_end)
 
     def _kill_overdue(self, now: float) -> None:
         with self._changed:

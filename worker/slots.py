@@ -1,0 +1,44 @@
+"""Places for engine processes, as their supervisor keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worker.engine_process import EngineProcess
+from worker.queueing import Hand
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """One engine now: its process, memory and images in hand."""
+
+    pid: int
+    ready: bool
+    resident_bytes: int | None
+    images: int
+
+
+@dataclass(eq=False)
+class Slot:
+    """A place for an engine; every occupant gets a new one of the same number."""
+
+    number: int
+    process: EngineProcess | None = None
+    ready: bool = False
+    loading: int | None = None
+    """The spec whose model it loads."""
+    hand: Hand = field(default_factory=Hand)
+    specs: set[int] = field(default_factory=set)
+    """The specs that it was told."""
+    last_sign: float = 0.0
+    killed_for: str | None = None
+    retired: bool = False
+    failed_starts: int = 0
+    start_at: float = 0.0
+    lost_at: float | None = None
+    """When a decoding process lost the connection to its device engine; None while it has one."""
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether it may be fed."""
+        return self.ready and self.killed_for is None and not self.retired
