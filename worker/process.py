@@ -15,6 +15,7 @@ from celery import Celery
 from mien import __version__
 from mien.control import Control
 from mien.database import Database
+from mien.deliveries import Deliverer
 from mien.errors import MienError
 from mien.heartbeat import BEAT_EVERY_S, beat, leave
 from mien.models import ModelStore
@@ -28,6 +29,8 @@ from worker.predict import Predicting
 from worker.supervisor import EnginePool
 
 log = logging.getLogger(__name__)
+
+WEBHOOKS_EVERY_S = 1.0
 
 
 class Process:
@@ -56,6 +59,11 @@ class Process:
     def control(self) -> Control:
         """Expansion, purge and sweep."""
         return Control(self.db, self.settings, self.app, self.name, self.stop)
+
+    @cached_property
+    def deliverer(self) -> Deliverer:
+        """Webhooks."""
+        return Deliverer(self.db, self.settings, self.stop.is_set)
 
     @cached_property
     def broker(self) -> redis.Redis:
@@ -105,6 +113,7 @@ class Process:
         if controls:
             self._every(self.settings.sweep_interval_s, self.control.sweep, "sweep")
             self._every(self.settings.sweep_interval_s, self.control.go_on_walking, "walks")
+            self._every(WEBHOOKS_EVERY_S, self.deliverer.send_due, "webhooks")
             ring(self.app, EXPAND, CONTROL_QUEUE)
             ring(self.app, PURGE, CONTROL_QUEUE)
         else:
@@ -154,7 +163,7 @@ class Process:
             version=__version__,
         )
 
-    def _every(self, seconds: float, work: Callable[[], None], name: str) -> None:
+    def _every(self, seconds: float, work: Callable[[], object], name: str) -> None:
         """Run ``work`` now and every ``seconds`` until the process stops. What fails is logged and tried again."""
 
         def loop() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mien.ledger.events import note_end
 from mien.schema import jobs
 
+ENDS = ("completed", "cancelled")
 STILL_WORKING = ("expanding", "running", "cancelling")
 
 
@@ -19,7 +21,8 @@ def move_counters(
     """Add ``moved`` to the job's counters and give the new row (id, status, commits, pending, version).
 
     This is where a job ends: when nothing is pending any more, ``running`` becomes ``completed`` and ``cancelling``
-    becomes ``cancelled``. An ``expanding`` job ends when its expansion does.
+    becomes ``cancelled``. An ``expanding`` job ends when its expansion does. Whoever is to be told of the end is told by
+    a delivery of this transaction.
     """
     left = jobs.c.pending + moved.get("pending", 0)
     ends = sa.and_(left == 0, jobs.c.request.is_(None), jobs.c.expanded_at.is_not(None))
@@ -48,6 +51,13 @@ def move_counters(
         jobs.update()
         .where(jobs.c.id == job_id)
         .values(values | also)
-        .returning(jobs.c.id, jobs.c.status, jobs.c.commits, jobs.c.pending, jobs.c.version)
-    )
-    return connection.execute(statement).one()
+        .returning(
+            jobs.c.id, jobs.c.status, jobs.c.commits, jobs.c.pending, jobs.c.version, jobs.c.owner, jobs.c.completed_at,
+            jobs.c.cancelled_at,
+        )
+    )  # fmt: skip
+    row = connection.execute(statement).one()
+    # the time of the end is this transaction's own: then it was this statement that ended the job
+    if row.status in ENDS and row._mapping[f"{row.status}_at"] == now:
+        note_end(connection, row.id, row.owner, row.status, now)
+    return row

@@ -121,7 +121,7 @@ def delete_job_row(db: Database, lease: JobLease) -> None:
         uploaded = connection.execute(uploads.delete().where(uploads.c.job_id == lease.job_id)).rowcount
         connection.execute(job_metadata.delete().where(job_metadata.c.job_id == lease.job_id))
         connection.execute(reviews.delete().where(reviews.c.job_id == lease.job_id))
-        connection.execute(deliveries.update().where(deliveries.c.job_id == lease.job_id).values(job_id=None))
+        connection.execute(deliveries.delete().where(deliveries.c.job_id == lease.job_id))
         check_job(connection, lease, now)
         connection.execute(jobs.delete().where(jobs.c.id == lease.job_id))
         count_for_job(connection, lease.public_id, {"jobs": 1, "uploads": uploaded})

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import LeaseLostError
+from mien.ledger.events import note_end
 from mien.schema import images, jobs
 
 TAKES_WORK = ("queued", "expanding", "running")
@@ -142,7 +143,7 @@ def fail_job(db: Database, job_id: int, code: str, error: str) -> None:
     """End a job as ``failed``: its expansion or its model cannot be had. Purge gives pending images their outcome."""
     with db.write() as connection:
         now = db.now(connection)
-        connection.execute(
+        ended = connection.execute(
             jobs.update()
             .where(jobs.c.id == job_id, jobs.c.status.in_(TAKES_WORK))
             .values(
@@ -155,7 +156,10 @@ def fail_job(db: Database, job_id: int, code: str, error: str) -> None:
                 notice=None,
                 version=jobs.c.version + 1,
             )
-        )
+            .returning(jobs.c.owner)
+        ).one_or_none()
+        if ended is not None:
+            note_end(connection, job_id, ended.owner, "failed", now)
 
 
 def set_notice(db: Database, job_id: int, code: str | None, notice: str | None) -> None:
