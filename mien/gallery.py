@@ -2,8 +2,9 @@
 
 An image stands where its least (or most) certain face stands, among those that the filter keeps. Each label's faces lie
 in order in an index, and the few orders are merged: a page costs a look into it per label, wherever it is and however
-large the job. A filter that the index does not hold (folder, number of faces) may have to pass over many faces; a
-request looks at so many of them at most, and gives a short page that says where to go on.
+large the job. A small folder's faces are sorted instead. A filter that the index does not hold (a large folder, the
+number of faces) may have to pass over many faces; a request looks at so many of them at most, and gives a short page
+that says where to go on.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from mien.jobs import Job
 from mien.paging import Page, decode_cursor, encode_cursor
 from mien.paths import exact_name
 from mien.results import ANY, ResultFilter, face_item, faces_of
-from mien.schema import faces, images
+from mien.schema import faces, images, tallies
 
 MILLION = 1_000_000
 """Confidences are kept with six digits; cursors hold them as whole millionths."""
 MOST_LOOKED_AT = 4000
 """Faces that one request passes over at most."""
+MOST_SORTED = 20_000
+"""Faces of a folder that are sorted for each page, rather than looked for among all of the job's."""
+KEY = (faces.c.confidence, faces.c.image_id, faces.c.number)
 Key = tuple[float, int, int]
 """(confidence, image's id, face's number): the place of a face in the order."""
 
@@ -52,9 +56,9 @@ def page_by_confidence(
     if after is not None:
         millionths, image_id, number = decode_cursor(after, scope, 3)
         place = (millionths / MILLION, image_id, number)
-    order = _Order(job.id, wanted, most_certain_first)
     labels = [wanted.emotion] if wanted.emotion is not None else list(job.labels)
     with db.read() as connection:
+        order = _Order(job.id, wanted, most_certain_first, _is_small(connection, job, wanted))
         items: list[dict[str, Any]] = []
         looked_at = 0
         has_more = True
@@ -125,13 +129,18 @@ class _Order:
     job_id: int
     wanted: ResultFilter
     descending: bool
+    by_path: bool
+    """Whether the faces are looked up by their images' paths, and sorted then."""
 
     def batch(
         self, connection: sa.Connection, labels: Sequence[str], place: Key | None, count: int
     ) -> tuple[list[Key], bool]:
         """The next faces over all labels, up to ``count`` of them, and whether there may be more."""
-        streams = [self._of_label(connection, label, place, count + 1) for label in labels]
-        merged = list(heapq.merge(*streams, reverse=self.descending))
+        if self.by_path:
+            merged = self._of_folder(connection, place, count + 1)
+        else:
+            streams = [self._of_label(connection, label, place, count + 1) for label in labels]
+            merged = list(heapq.merge(*streams, reverse=self.descending))
         return merged[:count], len(merged) > count
 
     def images(self, connection: sa.Connection, keys: Sequence[Key]) -> Iterator[tuple[Key, dict[str, Any] | None]]:
@@ -142,11 +151,7 @@ class _Order:
             statement = statement.where(images.c.faces >= self.wanted.min_faces)
         if self.wanted.max_faces is not None:
             statement = statement.where(images.c.faces <= self.wanted.max_faces)
-        if self.wanted.path_range is not None:
-            low, high = self.wanted.path_range
-            statement = statement.where(images.c.path >= low)
-            if high is not None:
-                statement = statement.where(images.c.path < high)
+        statement = statement.where(*_path_conditions(self.wanted))
         rows = {row.id: row for row in connection.execute(statement)} if ids else {}
         boxes = faces_of(connection, sorted(rows))
         for key in keys:
@@ -155,16 +160,27 @@ class _Order:
             yield key, _item(row, boxes[key[1]]) if row is not None and stands_here else None
 
     def _of_label(self, connection: sa.Connection, label: str, place: Key | None, count: int) -> list[Key]:
-        columns = (faces.c.confidence, faces.c.image_id, faces.c.number)
-        statement = sa.select(*columns).where(faces.c.job_id == self.job_id, faces.c.emotion == label)
+        statement = sa.select(*KEY).where(faces.c.job_id == self.job_id, faces.c.emotion == label)
+        return self._in_order(connection, statement, place, count)
+
+    def _of_folder(self, connection: sa.Connection, place: Key | None, count: int) -> list[Key]:
+        inside = sa.select(images.c.id).where(images.c.job_id == self.job_id, *_path_conditions(self.wanted))
+        statement = sa.select(*KEY).where(faces.c.image_id.in_(inside))
+        if self.wanted.emotion is not None:
+            statement = statement.where(faces.c.emotion == self.wanted.emotion)
+        return self._in_order(connection, statement, place, count)
+
+    def _in_order(
+        self, connection: sa.Connection, statement: sa.Select[Any], place: Key | None, count: int
+    ) -> list[Key]:
         if self.wanted.min_confidence is not None:
             statement = statement.where(faces.c.confidence >= self.wanted.min_confidence)
         if self.wanted.max_confidence is not None:
             statement = statement.where(faces.c.confidence <= self.wanted.max_confidence)
         if place is not None:
-            here, there = sa.tuple_(*columns), sa.tuple_(*map(sa.literal, place))
+            here, there = sa.tuple_(*KEY), sa.tuple_(*map(sa.literal, place))
             statement = statement.where(here < there if self.descending else here > there)
-        ordered = statement.order_by(*(c.desc() if self.descending else c.asc() for c in columns)).limit(count)
+        ordered = statement.order_by(*(c.desc() if self.descending else c.asc() for c in KEY)).limit(count)
         return [(row.confidence, row.image_id, row.number) for row in connection.execute(ordered)]
 
     def _place_of(self, image_id: int, boxes: Sequence[sa.Row[Any]]) -> Key | None:
@@ -179,6 +195,25 @@ class _Order:
             or (wanted.min_confidence is not None and box.confidence < wanted.min_confidence)
             or (wanted.max_confidence is not None and box.confidence > wanted.max_confidence)
         )
+
+
+def _path_conditions(wanted: ResultFilter) -> list[sa.ColumnElement[bool]]:
+    if wanted.path_range is None:
+        return []
+    low, high = wanted.path_range
+    return [images.c.path >= low, *([images.c.path < high] if high is not None else [])]
+
+
+def _is_small(connection: sa.Connection, job: Job, wanted: ResultFilter) -> bool:
+    """Whether the filter's folder holds so few faces that all of them can be sorted for each page."""
+    if wanted.path_range is None:
+        return False
+    low, high = wanted.path_range
+    here = [tallies.c.job_id == job.id, tallies.c.last_path >= low]
+    if high is not None:
+        here.append(tallies.c.first_path < high)
+    held = connection.execute(sa.select(sa.func.sum(tallies.c.faces)).where(*here)).scalar_one()
+    return int(held or 0) <= MOST_SORTED
 
 
 def _item(row: sa.Row[Any], boxes: Sequence[sa.Row[Any]]) -> dict[str, Any]:

@@ -29,20 +29,26 @@ class Box:
 
 
 def boxes_of(
-    faces: Iterable[Mapping[str, Any]], width: int | None, height: int | None, *, tags: bool = True
+    faces: Iterable[Mapping[str, Any]], width: int | None, height: int | None, *, named: int | None = None
 ) -> list[Box]:
     """The boxes of an image of ``width`` x ``height`` pixels; none where its size is not known.
 
-    With ``tags`` each says its emotion and confidence, above the box or, where the picture ends there, inside it.
+    Each has a tag with its emotion and confidence, above the box or, where the picture ends there, inside it. For small
+    pictures: only the first ``named`` say their emotion, and the others show its glyph alone.
     """
     if not width or not height:
         return []
-    return [_box(face, width, height, tags) for face in faces]
+    return [_box(face, width, height, _words(face, place, named)) for place, face in enumerate(faces)]
 
 
-def _box(face: Mapping[str, Any], width: int, height: int, tags: bool) -> Box:
+def _words(face: Mapping[str, Any], place: int, named: int | None) -> str:
+    if named is None:
+        return f"{face['emotion']} {100 * face['confidence']:.0f}%"
+    return str(face["emotion"]) if place < named else ""
+
+
+def _box(face: Mapping[str, Any], width: int, height: int, words: str) -> Box:
     y, tall = 100 * face["y"] / height, 100 * face["height"] / height
-    words = f"{face['emotion']} {100 * face['confidence']:.0f}%" if tags else ""
     above = y > 10  # room for the tag, unless the picture is shown very small
     return Box(
         number=face["face"],
@@ -54,5 +60,5 @@ def _box(face: Mapping[str, Any], width: int, height: int, tags: bool) -> Box:
         height=round(tall, 2),
         tag_y=round(y, 2),
         tag_dy=-TAG_HEIGHT - 4 if above else 4,
-        tag_width=round(TAG_MARGIN + LETTER * len(words), 1),
+        tag_width=round(TAG_MARGIN + LETTER * len(words) if words else TAG_HEIGHT - 2.0, 1),
     )
