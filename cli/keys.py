@@ -10,6 +10,7 @@ import click
 from cli.output import say, show_json, show_table
 
 if TYPE_CHECKING:
+    from mien.database import Database
     from mien.keys import KeyInfo, Scope
 
 LIMIT = click.IntRange(0)
@@ -25,10 +26,10 @@ def keys() -> None:
 @click.option("--owner", default="default", show_default=True, help="Whose jobs it sees; keys of one owner share them.")
 @click.option(
     "--scope",
-    type=click.Choice(["read", "submit", "admin"]),
+    type=click.Choice(["metrics", "read", "submit", "admin"]),
     default="submit",
     show_default=True,
-    help="read: see jobs; submit: make, change and delete them too; admin: also what all owners share.",
+    help="metrics: /metrics alone; read: see jobs; submit: make, change and delete them too; admin: also what is shared.",
 )
 @click.option(
     "--requests-per-minute", type=LIMIT, help="Requests in a minute. 0: no limit; unset: as `mien settings` says."
@@ -44,6 +45,7 @@ def create(name: str, owner: str, scope: Scope, **limits: int | None) -> None:
 
     with open_ledger(load_settings()) as db:
         info, secret = api_keys.create_key(db, name, owner, scope=scope, limits=api_keys.Limits(**limits))
+        _write_down(db, "key_created", info)
     say(
         f"Key {info.id} for {info.owner} ({info.scope}). Keep it: it is not shown again. "
         "Send it as `Authorization: Bearer KEY`."
@@ -96,7 +98,14 @@ def revoke(key_id: int) -> None:
 
     with open_ledger(load_settings()) as db:
         info = api_keys.revoke_key(db, key_id)
+        _write_down(db, "key_revoked", info)
     say(f"Key {info.id} ({info.name}) opens nothing any more.")
+
+
+def _write_down(db: Database, action: str, key: KeyInfo) -> None:
+    from mien.audit import Act, write_audit
+
+    write_audit(db, [Act(key.owner, action, key_id=key.id, detail="mien keys")])
 
 
 def _limits(key: KeyInfo) -> str:

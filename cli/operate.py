@@ -1,4 +1,4 @@
-"""Commands for whoever operates Mien: ``migrate``, ``settings``, ``workers``."""
+"""Commands for whoever operates Mien: ``migrate``, ``settings``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.output import say, show_json, show_table
+from cli.output import say, show_json
 
 if TYPE_CHECKING:
     from mien.settings import Settings
@@ -46,28 +46,6 @@ def settings(as_json: bool, markdown: bool) -> None:
     for name, field in Settings.model_fields.items():
         click.echo(f"{variable(name)} = {values[name] or '(empty)'}")
         click.echo(f"    {field.description} Default: {default_text(name)}.\n")
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
-def workers(as_json: bool) -> None:
-    """List the live workers and what each can do."""
-    from cli.system import readable_mien
-    from mien.settings import load_settings
-
-    with readable_mien(load_settings()) as client:
-        found = client.workers()
-    if as_json:
-        show_json([worker.model_dump(mode="json") for worker in found])
-        return
-    if not found:
-        say("No worker was seen lately; `mien up` starts one.")
-        return
-    rows = [
-        (w.name, w.device, w.engines, ",".join(w.precisions), f"{w.images_per_s or 0:.1f}", w.state, w.version)
-        for w in found
-    ]
-    show_table(("worker", "device", "engines", "precisions", "images/s", "state", "version"), rows, right=(2, 4))
 
 
 def variable(name: str) -> str:
@@ -122,4 +100,4 @@ def _without_password(url: str) -> str:
     return url.replace(f":{parts.password}@", ":(hidden)@") if parts.password else url
 
 
-commands = [migrate, settings, workers]
+commands = [migrate, settings]

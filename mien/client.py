@@ -14,7 +14,9 @@ import requests
 from mien import errors, wire
 from mien.client_parts import ClientParts
 from mien.client_results import ANY_JOB, Among, ClientResults, Download, Saved
+from mien.client_reviews import ClientReviews
 from mien.client_uploads import ClientUploads
+from mien.client_webhooks import ClientWebhooks
 from mien.transport import path_part
 
 __all__ = ["Among", "Client", "Download", "Saved"]
@@ -25,7 +27,7 @@ PATIENCE_S = 60.0
 RETRY_EVERY_S = 1.0
 
 
-class Client(ClientUploads, ClientParts, ClientResults):
+class Client(ClientUploads, ClientParts, ClientResults, ClientReviews, ClientWebhooks):
     """Talks to one Mien. Not shared between threads."""
 
     def submit_folder(

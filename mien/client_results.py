@@ -28,6 +28,8 @@ Download = Literal[
     "results.parquet",
     "errors.csv",
     "images.csv",
+    "answers.csv",
+    "answers.jsonl",
 ]
 
 BLOCK = 1 << 16
@@ -193,11 +195,21 @@ class ClientResults(Transport):
         """The live workers."""
         return self._read(wire.WorkerList, self._ask("GET", "/workers")).items
 
+    def set_worker_state(self, name: str, state: Literal["active", "paused", "drained"]) -> wire.Worker:
+        """Let a worker work, put its work down and wait, or finish it and take no more; needs a key of scope admin.
+
+        Raises:
+            NotFoundError: ``unknown_worker``.
+        """
+        answer = self._ask("PUT", f"/workers/{path_part(name)}/state", json={"state": state})
+        return self._read(wire.Worker, answer)
+
     def _fetch(
         self, address: str, query: Mapping[str, Any], file: IO[bytes], progress: Callable[[int], None] | None
     ) -> Saved:
         """The export, part by part where it can be."""
-        in_parts = not address.endswith((".gz", ".parquet")) and file.seekable()
+        whole = (".gz", ".parquet", "/answers.csv", "/answers.jsonl")
+        in_parts = not address.endswith(whole) and file.seekable()
         after: str | None = None
         size, complete = 0, True
         while True:

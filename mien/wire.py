@@ -14,6 +14,10 @@ Status = Literal[
 ]
 Outcome = Literal["pending", "ok", "no_face", "failed", "cancelled"]
 EndedOutcome = Literal["ok", "no_face", "failed", "cancelled"]
+AuditAction = Literal[
+    "submitted", "uploaded", "read", "exported", "reviewed", "changed", "deleted", "predicted", "signed_in",
+    "key_created", "key_revoked",
+]  # fmt: skip
 FINAL: frozenset[str] = frozenset({"completed", "cancelled", "failed"})
 
 
@@ -260,6 +264,24 @@ class ReceiptPage(PageOf[Receipt]):
     """Receipts, newest first."""
 
 
+class AuditEntry(Wire):
+    """Who did what, and when."""
+
+    at: dt.datetime
+    owner: str = Field(description="Who did it: the owner that the key stands for.")
+    key_id: int | None = Field(description="By which key (`mien keys list`); null where none was needed.")
+    action: AuditAction
+    detail: str | None = Field(
+        description="Of an export its kind, else the operation; `retention`: the job's own time."
+    )
+    job: str | None
+    receipt: str | None = Field(description="The receipt of a deletion.")
+
+
+class AuditPage(PageOf[AuditEntry]):
+    """Entries of the audit log, newest first."""
+
+
 class ResultPage(PageOf[ImageResult]):
     """Results in the order in which they were written: who follows a running job misses none and sees none twice."""
 
@@ -342,10 +364,16 @@ class Worker(Wire):
     name: str
     host: str
     device: str
+    device_name: str | None = Field(None, description="The processor or GPU, as it calls itself.")
     precisions: list[str]
     models: list[str] = Field(description="Revisions of the models that it can serve.")
+    loaded: list[str] | None = Field(None, description="Those that its engines have used lately.")
     engines: int
-    state: str
+    state: str = Field(
+        description="`active`; `paused`: it holds nothing and takes nothing; `draining`: it finishes what it holds; "
+        "`drained`: it has, and can be stopped."
+    )
+    wanted: str = Field("active", description="What its operator wants: `active`, `paused` or `drained`.")
     images_per_s: float | None
     version: str
     started_at: dt.datetime

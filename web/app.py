@@ -10,14 +10,14 @@ from pathlib import Path
 from flask_openapi.openapi import OpenAPI
 from pydantic import BaseModel
 
-from mien import wire
+from mien import wire, wire_reviews, wire_webhooks
 from mien.database import Database
 from mien.errors import SettingsError, UnavailableError
 from mien.models import ModelStore
 from mien.resources import MissingResourceError, resource
 from mien.schema_version import is_current
 from mien.settings import Settings, load_settings
-from web import auth, gallery, limits, openapi, pages, pictures, problems, request_id, security
+from web import audit, auth, gallery, limits, openapi, pages, pictures, problems, request_id, security
 from web.api import api
 from web.deletions import deletions
 from web.doorbell import Doorbell
@@ -27,8 +27,11 @@ from web.json_body import JsonRequest, StrictJson
 from web.models import models
 from web.predict import predictions
 from web.queries import queries
+from web.reviews import reviews
 from web.services import EXTENSION, Services, Waiting
+from web.trail import AuditTrail
 from web.uploads import uploads
+from web.webhooks import webhooks
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ ANSWERS: list[type[BaseModel]] = [
     wire.Prediction,
     wire.Receipt,
     wire.ReceiptPage,
+    wire.AuditPage,
     wire.Summary,
     wire.OverallSummary,
     wire.FolderPage,
@@ -50,6 +54,18 @@ ANSWERS: list[type[BaseModel]] = [
     wire.ModelCard,
     wire.ModelList,
     wire.WorkerList,
+    wire_reviews.Review,
+    wire_reviews.ReviewList,
+    wire_reviews.ReviewFace,
+    wire_reviews.ReviewFacePage,
+    wire_reviews.ReviewFigures,
+    wire_reviews.AnswerPage,
+    wire.Worker,
+    wire_webhooks.Webhook,
+    wire_webhooks.WebhookWithSecret,
+    wire_webhooks.WebhookList,
+    wire_webhooks.Delivery,
+    wire_webhooks.DeliveryPage,
     wire.Health,
     wire.Readiness,
     wire.Problem,
@@ -91,13 +107,27 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         waiting=Waiting(settings.web_threads),
         uploading=Waiting(settings.web_threads - 2),
         predicting=Waiting(settings.web_threads // 2),
+        trail=AuditTrail(db),
     )
     problems.install(app)
     app.after_request(request_id.add_request_id)
     security.install(app, settings)
     auth.install(app, settings)
     limits.install(app, settings)
-    for part in (api, uploads, exports, queries, models, predictions, deletions, health):
+    audit.install(app)
+    for part in (
+        api,
+        uploads,
+        exports,
+        queries,
+        models,
+        predictions,
+        deletions,
+        reviews,
+        webhooks,
+        audit.audits,
+        health,
+    ):
         app.register_api(part)
     openapi.install(app, ANSWERS)
     pages.install(app)
@@ -133,7 +163,7 @@ def _check_ledger(settings: Settings, db: Database) -> None:
                 "The ledger's schema is not of this version: run `mien migrate` (`mien up` does it by itself).",
                 code="not_migrated",
             )
-        auth.require_key_beyond_loopback(settings, db)
+        auth.require_secrets_beyond_loopback(settings, db)
     except UnavailableError as error:
         # requests are answered with 503 until it is back; and without a ledger no key opens
         log.warning("%s", error.detail)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from web.operate_examples import OPERATE_EXAMPLES
+from web.review_examples import REVIEW_EXAMPLES
+
 _JOB = "19a3c5e7b2f0d4e6a8c1b"
 _SHA = "b1946ac92492d2347c6235b4d2611184a1e3b8f60d1c5e9a7f204cd8e6b3a912"
 _REVISION = "5f2c8e1b7a904d36c18ef5a2b0d9473e6c1a8f54b2e7d0938a6c5f1e4b7d2a90"
@@ -105,6 +108,8 @@ def _page(*items: dict[str, Any]) -> dict[str, Any]:
 
 
 EXAMPLES: dict[str, Any] = {
+    **REVIEW_EXAMPLES,
+    **OPERATE_EXAMPLES,
     "JobRequest": {
         "source": {"type": "folder", "path": "/photos/2026"},
         "options": {"faces": "detect"},
@@ -174,23 +179,6 @@ EXAMPLES: dict[str, Any] = {
     "ModelInfo": _INFO,
     "ModelCard": {**_INFO, "card": "# default\n\n...", "crop_margin": 0.1, "grey": True, "workers": ["worker@host.17"]},
     "ModelList": {"items": [_INFO]},
-    "WorkerList": {
-        "items": [
-            {
-                "name": "worker@host.17",
-                "host": "host",
-                "device": "cpu",
-                "precisions": ["fp32", "int8"],
-                "models": [_REVISION],
-                "engines": 2,
-                "state": "active",
-                "images_per_s": 41.2,
-                "version": "0.1.0",
-                "started_at": _AT,
-                "seen_at": _AT,
-            }
-        ]
-    },
     "Health": {"status": "alive", "version": "0.1.0"},
     "Readiness": {"status": "ready", "checks": _CHECKS},
 }

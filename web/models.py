@@ -7,14 +7,14 @@ from flask_openapi.blueprint import APIBlueprint
 
 from mien import wire
 from mien.errors import ConflictError, ModelError, NotFoundError
-from mien.heartbeat import live_workers
+from mien.heartbeat import live_workers, set_wanted
 from mien.models import DEFAULT
 from web import answers
 from web.api import as_json
 from web.auth import require_scope
 from web.json_body import require_json
 from web.openapi import SECURITY, json_answer, problems
-from web.schemas import ModelChoice, ModelPath, NoQuery
+from web.schemas import ModelChoice, ModelPath, NoQuery, WorkerPath, WorkerState
 from web.services import services
 
 TAG = {"name": "system", "description": "Models, workers, health."}
@@ -24,7 +24,7 @@ models = APIBlueprint("models", __name__, url_prefix="/api/v1", abp_tags=[TAG], 
 
 @models.before_request
 def _read_body() -> None:
-    if request.endpoint == "models.choose_default":
+    if request.endpoint in ("models.choose_default", "models.set_worker_state"):
         require_json()
 
 
@@ -84,3 +84,21 @@ def choose_default(body: ModelChoice, query: NoQuery) -> Response:
 def workers(query: NoQuery) -> Response:
     """List the workers that live, with what each can do."""
     return as_json(wire.WorkerList(items=[answers.worker(info) for info in live_workers(services().db)]))
+
+
+@models.put(
+    "/workers/<worker_name>/state",
+    operation_id="set_worker_state",
+    responses={
+        200: json_answer(wire.Worker, "The worker; it hears of it within seconds."),
+        **problems(403, 404, 413, 415),
+    },
+)
+def set_worker_state(path: WorkerPath, body: WorkerState, query: NoQuery) -> Response:
+    """Pause, drain or resume a worker (scope admin).
+
+    `paused`: it hands back what it holds, uncharged, and waits. `drained`: it finishes what it holds, takes no more,
+    and can then be stopped without loss of time. `active`: it works again.
+    """
+    require_scope("admin")
+    return as_json(answers.worker(set_wanted(services().db, path.worker_name, body.state)))

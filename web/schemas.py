@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -40,6 +40,19 @@ class ModelPath(BaseModel):
     name: str = Field(description="`default`, a name, `name@revision`, or a revision.", max_length=300)
 
 
+class WorkerPath(BaseModel):
+    """The worker in an address."""
+
+    worker_name: str = Field(description="Its name, as GET /api/v1/workers gives it.", max_length=200)
+
+
+class WorkerState(BaseModel):
+    """What is wanted of a worker."""
+
+    model_config = ConfigDict(extra="forbid")
+    state: Literal["active", "paused", "drained"] = Field(description="What it is to do from now on.")
+
+
 class ModelChoice(BaseModel):
     """A model to take."""
 
@@ -71,6 +84,7 @@ class AmongJobs(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
+    owner: str | None = Field(None, max_length=80, description="Jobs of this owner instead of yours (scope `admin`).")
     status: Status | None = Field(None, description="Only jobs in this state.")
     model: str | None = Field(
         None, max_length=300, description="Only jobs of this model: `name`, `name@revision`, or a revision."
