@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -49,8 +50,10 @@ def by_hand(tmp_path: Path, tiny_model: Path, postgres_url: str, redis_url: str)
 
 
 @contextmanager
-def production(folder: Path, model: Path, database: str, broker: str) -> Iterator[ByHand]:
-    """A production Mien for as long as a block."""
+def production(
+    folder: Path, model: Path, database: str, broker: str, more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[ByHand]:
+    """A production Mien for as long as a block; ``more`` are settings of its own."""
     key, port = secrets.token_urlsafe(32), free_port()
     mien = Mien(
         folder / "data",
@@ -64,6 +67,7 @@ def production(folder: Path, model: Path, database: str, broker: str) -> Iterato
             "MIEN_HOST": "0.0.0.0",  # noqa: S104 - as in a container: a key is required then
             "MIEN_PORT": str(port),
             "MIEN_URL": f"http://127.0.0.1:{port}",
+            **more,
         },
     )
     ModelStore(mien.data / "models").install(model)
