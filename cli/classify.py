@@ -142,6 +142,7 @@ def classify(
     settings = load_settings()
     path = folder if folder.startswith("s3://") else _folder(Path(folder), settings)
     extras = metadata_of(metadata)
+    _check_int8(options.get("precision"), settings)
     outputs = outputs_of(csv, jsonl, images_csv, errors_csv, parquet) or outputs_of("results.csv", None, None, None)
     with stop_on_term(), working_mien(settings) as client:
         job = client.submit_folder(
@@ -251,6 +252,14 @@ def show_summary(client: Client, job: JobStatus, outputs: Sequence[Output]) -> N
     if written:
         click.echo(f"Written: {', '.join(written)}", err=err)
     click.echo("A label is a model's reading of an expression; it is not what a person feels.", err=err)
+
+
+def _check_int8(precision: str | None, settings: Settings) -> None:
+    """Where this machine does all the work, a precision that it cannot give is told before anything is started."""
+    from mien.int8 import MISSING, int8_instructions
+
+    if precision == "int8" and not settings.url and settings.embedded_broker and not int8_instructions():
+        raise click.UsageError(f"--precision int8 is not offered here: {MISSING}.")
 
 
 def int8_hint(client: Client, job: JobStatus) -> str | None:

@@ -18,6 +18,7 @@ from mien.erasure import Eraser, open_erasures
 from mien.errors import LeaseLostError
 from mien.faults import fault_point
 from mien.heartbeat import WorkerInfo, live_workers, working
+from mien.int8 import MISSING
 from mien.ledger.expand import begin_expansion, finish_expansion, write_slice
 from mien.ledger.lease import Due, due_jobs
 from mien.ledger.purge import delete_job_row, delete_slice, end_pending_slice
@@ -350,7 +351,8 @@ def held_up(job: Due, workers: Iterable[WorkerInfo]) -> tuple[str, str] | None:
         return "no_worker", "Every running worker is paused or drained; the job waits until one takes work again."
     able = [worker for worker in ready if job.precision in worker.precisions]
     if not able:
-        return "no_worker", f"No running worker gives the precision {job.precision}; the job waits until one does."
+        why = f": {MISSING}" if job.precision == "int8" and any(worker.device == "cpu" for worker in ready) else ""
+        return "no_worker", f"No running worker gives the precision {job.precision}{why}; the job waits until one does."
     if not any(job.model_revision in worker.models for worker in able):
         return (
             "no_worker_for_model",

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from mien.errors import ModelError
+from mien.int8 import RECORD
 from mien.model_folder import CropSpec, InputSpec, Model, deciding_files, load_model, revision_of
 
 __all__ = ["CropSpec", "InputSpec", "Model", "ModelStore", "load_model", "revision_of"]
@@ -19,7 +20,7 @@ Pairs = list[tuple[str, str]]
 DEFAULT = "default"
 _CHOSEN = "chosen.ref"
 _SHIPPED = "shipped.ref"
-_PAPERS = ("*.md", "LICENSE*", "NOTICE*")
+_PAPERS = ("*.md", "LICENSE*", "NOTICE*", RECORD)
 _SHORT = 12
 
 

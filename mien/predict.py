@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from mien.errors import DeadlineError, ModelError, UnavailableError, UnprocessableError
 from mien.heartbeat import WorkerInfo
+from mien.int8 import MISSING
 from mien.queue import PREDICT, PREDICT_QUEUES
 from mien.submission import Asked
 
@@ -104,10 +105,13 @@ def choose_device(workers: Iterable[WorkerInfo], asked: ImageRequest) -> str:
     Raises:
         UnavailableError: ``no_worker``, ``no_worker_for_model``: none is running that could answer.
     """
-    able = [worker for worker in workers if asked.precision in worker.precisions]
+    alive = list(workers)
+    able = [worker for worker in alive if asked.precision in worker.precisions]
     if not able:
         raise UnavailableError(
-            f"No worker is running that gives {asked.precision}; try again when one has started.", code="no_worker"
+            f"No worker is running that gives {asked.precision}"
+            f"{f': {MISSING}' if asked.precision == 'int8' and alive else '; try again when one has started'}.",
+            code="no_worker",
         )
     having = {worker.device for worker in able if asked.model_revision in worker.models}
     for device in ("cuda", "cpu"):

@@ -340,6 +340,9 @@ class ModelInfo(Wire):
     width: int = Field(description="Width of the model's input, in pixels.")
     height: int
     default: bool = Field(description="Whether jobs that name no model use this one.")
+    int8_cost: str | None = Field(
+        description="What int8 costs by the model's record, as the end of a sentence; null without an int8 export."
+    )
     notes: str
 
 

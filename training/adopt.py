@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from mien.errors import ModelError
+from mien.int8 import Int8Cost, write_record
 from mien.model_folder import CropSpec, InputSpec, load_model
 from training.card import adopted_card
 from training.package import Packaged, write_package
@@ -26,17 +26,6 @@ DEFAULT_MARGIN = 0.1
 SCALE_IMAGES = 256
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WANTED = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
-
-
-@dataclass(frozen=True)
-class Int8Cost:
-    """What the int8 export costs on images that did not set its scales."""
-
-    images: int
-    accuracy_fp32: float
-    accuracy_int8: float
-    largest_change: float
-    """Largest change of a probability."""
 
 
 def adopt(
@@ -213,8 +202,11 @@ def _with_int8(
         images=len(full.items),
         accuracy_fp32=float((full.probabilities.argmax(axis=1) == full.truth).mean()),
         accuracy_int8=float((small.probabilities.argmax(axis=1) == small.truth).mean()),
-        largest_change=float(np.abs(full.probabilities - small.probabilities).max()),
+        judged=folder.name,
     )
+    write_record(made.model.folder, [cost])
+    change = float(np.abs(full.probabilities - small.probabilities).max())
+    say(f"int8 moves probabilities by up to {change:.3f}")
     say(f"int8: accuracy {cost.accuracy_int8:.4f}, fp32: {cost.accuracy_fp32:.4f}, on {cost.images} images")
     return made, cost
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.adopt import Int8Cost
+    from mien.int8 import Int8Cost
     from training.calibrate import VoteCalibration
     from training.metrics import Scores
     from training.package import Packaged
@@ -51,7 +51,7 @@ def adopted_card(made: Packaged, *, origin: str, config: Mapping[str, Any], cost
     if cost is not None:
         parts.append(
             f"int8: accuracy {cost.accuracy_int8:.4f} against {cost.accuracy_fp32:.4f} in fp32 on {cost.images} images "
-            f"that did not set its scales; probabilities move by up to {cost.largest_change:.3f}.\n"
+            "that did not set its scales.\n"
         )
     else:
         parts.append("There is no int8 export: its static scales need images (`--calibrate FOLDER`).\n")

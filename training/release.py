@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.int8 import Int8Cost, write_record
 from mien.model_folder import Model
 from training.calibrate import VoteCalibration, against_votes, fit_temperature, wanted_of
 from training.card import trained_card
@@ -72,6 +73,7 @@ def release(
         names = held_back if number == 0 else None
         figures += judged(made.model, judge, only=names)
         say(f"{figures[-2][0]}: accuracy {figures[-2][1].accuracy:.4f}, int8 {figures[-1][1].accuracy:.4f}")
+    write_record(folder, int8_costs(figures))
     content = card or {}
     steps, minutes = state["step"], state.get("seconds", state.get("elapsed", 0.0)) / 60
     text = trained_card(
@@ -131,6 +133,17 @@ def judged(
         name = f"{judge.folder.name} {judge.split}{part}, faces={judge.faces}, {precision}"
         result.append((name, score(with_label.probabilities, with_label.truth, model.labels), votes))
     return result
+
+
+def int8_costs(figures: Sequence[tuple[str, Scores, VoteCalibration | None]]) -> list[Int8Cost]:
+    """What int8 costs by these figures, one entry for each pair of judgements in fp32 and int8."""
+    named = {name: scores for name, scores, _ in figures}
+    pairs = ((name.removesuffix(", fp32"), scores) for name, scores in named.items() if name.endswith(", fp32"))
+    return [
+        Int8Cost(scores.images, scores.accuracy, named[f"{what}, int8"].accuracy, what)
+        for what, scores in pairs
+        if f"{what}, int8" in named
+    ]
 
 
 def write_figures(found: Release, path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 from mien import wire
 from mien.heartbeat import WorkerInfo
+from mien.int8 import cost_sentence
 from mien.jobs import Job
 from mien.models import Model
 
@@ -60,6 +61,7 @@ def model_info(model: Model, default: Model) -> wire.ModelInfo:
         width=model.input.width,
         height=model.input.height,
         default=(model.name, model.revision) == (default.name, default.revision),
+        int8_cost=cost_sentence(model.folder) if "int8" in model.precisions["cpu"] else None,
         notes=model.notes,
     )
 

@@ -87,6 +87,7 @@ _INFO = {
     "width": 70,
     "height": 70,
     "default": True,
+    "int8_cost": "costs 0.1 points of accuracy (85.1% in fp32, 85.0% in int8, 1,620 images)",
     "notes": "",
 }
 _RECEIPT = {

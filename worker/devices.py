@@ -7,6 +7,7 @@ import importlib.util
 import os
 
 from mien.control import DEVICE_PRECISIONS
+from mien.int8 import int8_instructions
 
 
 def choose_device(setting: str) -> str:
@@ -16,11 +17,18 @@ def choose_device(setting: str) -> str:
     return "cuda" if gpu_count() and importlib.util.find_spec("torch") is not None else "cpu"
 
 
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls each NVIDIA device that this process may see."""
+    found = len(glob.glob("/dev/nvidia[0-9]*"))  # noqa: PTH207 - device files, not paths of ours
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(number) for number in range(found)]
+    return [name.strip() for name in visible.split(",") if name.strip()][:found]
+
+
 def gpu_count() -> int:
     """NVIDIA devices that this process may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = len(glob.glob("/dev/nvidia[0-9]*"))  # noqa: PTH207 - device files, not paths of ours
-    return found if visible is None else min(found, len([v for v in visible.split(",") if v.strip()]))
+    return len(visible_gpus())
 
 
 def core_count() -> int:
@@ -34,5 +42,6 @@ def engine_count(device: str, setting: int) -> int:
 
 
 def precisions_of(device: str) -> tuple[str, ...]:
-    """The precisions that workers on this device take jobs in."""
-    return DEVICE_PRECISIONS[device]
+    """The precisions that workers on this device take jobs in; int8 only where it answers as on other machines."""
+    given = DEVICE_PRECISIONS[device]
+    return given if device != "cpu" or int8_instructions() else tuple(name for name in given if name != "int8")
