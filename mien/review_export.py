@@ -130,7 +130,7 @@ def _as_answer(row: sa.Row[Any]) -> dict[str, Any]:
         "changes": row.changes,
         "stands_for": stands_for,
         "note": row.note,
-        "answered_at": (row.changed_at or row.created_at).isoformat(),
+        "answered_at": (row.changed_at or row.created_at).isoformat().replace("+00:00", "Z"),
     }
 
 

@@ -199,6 +199,7 @@ def _as_face(row: sa.Row[Any], review: Review, place: int | None) -> dict[str, A
     hidden = review.mode == "check" and answer is None
     return {
         "place": place,
+        "image_id": row.image_id,
         "file": exact_name(row.path),
         "face": row.number,
         "x": row.x,

@@ -95,7 +95,7 @@ def results_parquet(path: JobPath, query: ExportQuery) -> Response:
     """Download one row per face as Parquet, with the provenance under `mien` in the file's metadata."""
     job, part = _asked(path, query)
     pieces = parquet_pieces(services().db, job, columns=query.columns, part=part)
-    return _streamed(job, part, pieces, PARQUET, "results.parquet")
+    return streamed(job, part, pieces, PARQUET, "results.parquet")
 
 
 @exports.get(
@@ -109,7 +109,7 @@ def errors_csv(path: JobPath, query: TableQuery) -> Response:
     lines = errors_csv_lines(
         services().db, job, spreadsheet=query.spreadsheet, columns=query.columns, part=part
     )  # fmt: skip
-    return _streamed(job, part, lines, CSV, "errors.csv")
+    return streamed(job, part, lines, CSV, "errors.csv")
 
 
 @exports.get(
@@ -123,18 +123,18 @@ def images_csv(path: JobPath, query: TableQuery) -> Response:
     lines = images_csv_lines(
         services().db, job, spreadsheet=query.spreadsheet, columns=query.columns, part=part
     )  # fmt: skip
-    return _streamed(job, part, lines, CSV, "images.csv")
+    return streamed(job, part, lines, CSV, "images.csv")
 
 
 def _results_csv(path: JobPath, query: TableQuery, name: str) -> Response:
     job, part = _asked(path, query)
     lines = csv_lines(services().db, job, spreadsheet=query.spreadsheet, columns=query.columns, part=part)
-    return _streamed(job, part, lines, CSV, name)
+    return streamed(job, part, lines, CSV, name)
 
 
 def _results_jsonl(path: JobPath, query: ExportQuery, name: str) -> Response:
     job, part = _asked(path, query)
-    return _streamed(job, part, jsonl_lines(services().db, job, columns=query.columns, part=part), JSON_LINES, name)
+    return streamed(job, part, jsonl_lines(services().db, job, columns=query.columns, part=part), JSON_LINES, name)
 
 
 def _asked(path: JobPath, query: ExportQuery, outcome: str | None = None) -> tuple[Job, Part]:
@@ -144,7 +144,8 @@ def _asked(path: JobPath, query: ExportQuery, outcome: str | None = None) -> tup
     return job, part_of(services().db, job, after=query.after, limit=query.limit, outcome=outcome)
 
 
-def _streamed(job: Job, part: Part, pieces: Iterator[bytes], kind: str, name: str) -> Response:
+def streamed(job: Job, part: Part, pieces: Iterator[bytes], kind: str, name: str) -> Response:
+    """An export of the job as the answer, cut off if the job changes under it."""
     first = next(pieces, b"")  # read before the answer begins: an error now is still a proper problem
     guarded = _guarded(services().db, job, chain((first,), pieces), pieces)
     is_file = name.endswith(".gz")
