@@ -256,7 +256,7 @@ def _processor(settings: Settings) -> Iterator[Finding]:
     flags = processor_flags()
     special = [shown for shown, flag in PROCESSOR_FLAGS.items() if flag in flags]
     shown = f"{core_count()} cores{' with ' + ', '.join(special) if special else ''} ({platform.machine()})"
-    engines = engine_count(device, settings.engines)
+    engines = engine_count(settings.engines)
     yield Finding("ok", "processor", f"{shown}; {engines} engine{'s' if engines > 1 else ''} on {device}")
     if gpu_count() and device == "cpu":
         mend = "install the extra: pip install 'mien[cuda]'; or MIEN_DEVICE=cpu if that is what you want"

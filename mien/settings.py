@@ -149,7 +149,18 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of this worker; auto takes CUDA if it can."
     )
-    engines: int = Field(0, ge=0, le=1024, description="Engine processes of a worker; 0 means one per core or GPU.")
+    devices: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="GPUs that a CUDA worker drives (cuda:0,cuda:1); empty: all. `cpu` stands in for one in trials."
+    )
+    device_batch: int = Field(
+        0, ge=0, le=4096, description="Most faces per batch on a GPU; 0 finds out when a model is loaded."
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="Whether CUDA workers compile models when they load them; auto: on GPUs."
+    )
+    engines: int = Field(
+        0, ge=0, le=1024, description="Engine processes of a worker (on CUDA: decoding processes); 0: one per core."
+    )
     engine_max_rss_bytes: int = Field(
         2 << 30, ge=256 << 20, description="Memory at which an engine process is renewed."
     )
@@ -199,7 +210,15 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("allowed_hosts", "webhook_networks", mode="before")
+    @field_validator("devices")
+    @classmethod
+    def _devices_of_torch(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        strange = [name for name in value if not re.fullmatch(r"cuda:\d+|cpu", name)]
+        if strange:
+            raise ValueError(f"a device is cuda:0, cuda:1 and so on, or cpu; {strange[0]!r} is not")
+        return value
+
+    @field_validator("allowed_hosts", "devices", "webhook_networks", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(n.strip() for n in value.split(",") if n.strip()) if isinstance(value, str) else value

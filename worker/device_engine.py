@@ -359,12 +359,14 @@ def serve(pipe: Connection, config: DeviceConfig) -> None:
 
 
 def start_device(device: str) -> None:
-    """Import torch and put something on the device.
+    """Import what a network needs, and put something on the device.
 
     Raises:
         SystemExit: there is no such device.
     """
-    import torch  # noqa: PLC0415 - heavy and native: after the pipe's thread, so that a parent that dies is noticed
+    # heavy and native: after the pipe's thread, so that a parent that dies is noticed
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForImageClassification  # noqa: F401, PLC0415
 
     torch.set_num_threads(1)
     if device == "cuda" and not torch.cuda.is_available():

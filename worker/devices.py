@@ -36,9 +36,9 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def engine_count(device: str, setting: int) -> int:
-    """Engine processes: as set, else one per core on the CPU and one per GPU."""
-    return setting or (core_count() if device == "cpu" else max(gpu_count(), 1))
+def engine_count(setting: int) -> int:
+    """Engine processes (on CUDA those that decode): as set, else one per core."""
+    return setting or core_count()
 
 
 def precisions_of(device: str) -> tuple[str, ...]:

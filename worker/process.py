@@ -24,9 +24,9 @@ from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, 
 from mien.resources import resource
 from mien.settings import Settings, load_settings
 from worker.classify import Classifying
-from worker.devices import choose_device, engine_count, precisions_of
+from worker.devices import choose_device, precisions_of
+from worker.pools import make_pool
 from worker.predict import Predicting
-from worker.supervisor import EnginePool
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +86,7 @@ class Process:
 
     def _make_classifying(self) -> Classifying:
         device = choose_device(self.settings.device)
-        pool = EnginePool(
-            engine_count(device, self.settings.engines),
-            device,
-            image_timeout_s=self.settings.image_timeout_s,
-            max_rss_bytes=self.settings.engine_max_rss_bytes,
-        )
+        pool = make_pool(device, self.settings)
         store = ModelStore(self.settings.models, resource("models/default"))
         store.ensure_shipped()
         return Classifying(

@@ -29,13 +29,15 @@ class Request:
 
 @dataclass(eq=False)
 class Item:
-    """One image of a request: ``suspect``: only alone; ``begun``: an engine touched it; ``points``: see verdicts."""
+    """One image of a request: ``suspect``: only alone; ``begun``: an engine touched it; ``points``: see verdicts;
+    ``verdict``: code and detail of the last, where it waits for its image to come back."""
 
     request: Request
     index: int
     suspect: bool = False
     begun: bool = False
     points: int = 0
+    verdict: tuple[str, str] | None = None
 
     @property
     def task(self) -> ImageTask:
@@ -94,6 +96,10 @@ class Queue:
         (self.suspects if alone else request.waiting).extend(items)
         self.requests.append(request)
         return request
+
+    def spec(self, number: int) -> EngineSpec | None:
+        """What a number stands for."""
+        return next((spec for spec, other in self._numbers.items() if other == number), None)
 
     def fail(self, request: Request, error: Exception) -> None:
         """End a request that is not done yet with an error."""

@@ -38,6 +38,9 @@ class Slot:
     lost_at: float | None = None
     """When a decoding process lost the connection to its device engine; None while it has one."""
 
+    linked: int = 0
+    """How many engines of its device had ended when it was last told to connect."""
+
     @property
     def takes_images(self) -> bool:
         """Whether it may be fed."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mien import metrics
 from mien.errors import ModelError
 from mien.pipeline import DEFAULT_ENGINE_MAX_RSS_BYTES, DEFAULT_IMAGE_TIMEOUT_S
 from worker.engine_process import EngineProcess
@@ -216,6 +217,7 @@ class EnginePool:
             if self._stopping:
                 return
             items = list(slot.hand.items.values())
+            metrics.engine_restarts.labels("retired" if slot.retired else slot.killed_for or "ended").inc()
             if not slot.retired:
                 log.warning(
                     "Engine %d ended (%s) with %d images in hand and is replaced. %s",
@@ -298,11 +300,17 @@ class EnginePool:
             self._queue.take_back([item], may_be_guilty=True)
 
     def _start_failed(self, slot: Slot, process: EngineProcess, code: int) -> None:
+        self._put_off(slot)
+        if slot.failed_starts >= STARTS_BEFORE_GIVING_UP and not any(s.ready for s in self._slots):
+            self._fail_all(f"An engine ended {slot.failed_starts} times before it was ready", process, code)
+
+    def _put_off(self, slot: Slot) -> None:
+        """A start failed; the next waits longer."""
         slot.failed_starts += 1
         slot.start_at = time.monotonic() + min(0.1 * 2**slot.failed_starts, LONGEST_PAUSE_S)
-        if slot.failed_starts < STARTS_BEFORE_GIVING_UP or any(s.ready for s in self._slots):
-            return
-        error = _start_error(f"An engine ended {slot.failed_starts} times before it was ready", process, code)
+
+    def _fail_all(self, what: str, process: EngineProcess, code: int) -> None:
+        error = _start_error(what, process, code)
         for request in list(self._queue.requests):
             self._queue.fail(request, error)
         self._changed.notify_all()

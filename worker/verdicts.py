@@ -19,19 +19,28 @@ class Verdict:
     points: int
 
 
-def judge(return_code: int, killed_for: str | None, timeout_s: float, limit_bytes: int, oom_killed: bool) -> Verdict:
-    """The verdict on an engine's end; ``killed_for`` is why the supervisor killed it, None if it did not."""
+def judge(
+    return_code: int,
+    killed_for: str | None,
+    timeout_s: float,
+    limit_bytes: int,
+    oom_killed: bool,
+    *,
+    doing: str = "Reading",
+) -> Verdict:
+    """The verdict on an engine's end; ``killed_for`` is why the supervisor killed it, None if it did not; ``doing`` is
+    what the engine does with an image."""
     if killed_for == "timeout":
-        return Verdict("timeout", f"Reading the image took longer than {timeout_s:g} s (MIEN_IMAGE_TIMEOUT_S).", 2)
+        return Verdict("timeout", f"{doing} the image took longer than {timeout_s:g} s (MIEN_IMAGE_TIMEOUT_S).", 2)
     if killed_for == "memory":
-        return Verdict("out_of_memory", f"Reading the image took more than {limit_bytes >> 20} MiB of memory.", 2)
+        return Verdict("out_of_memory", f"{doing} the image took more than {limit_bytes >> 20} MiB of memory.", 2)
     if oom_killed and return_code == -signal.SIGKILL:
-        return Verdict("out_of_memory", "The system ended the engine for want of memory while it read the image.", 2)
+        return Verdict("out_of_memory", "The system ended the engine for want of memory while it had the image.", 2)
     if return_code == -signal.SIGKILL:
-        return Verdict("engine_crashed", "The engine was killed each time while it read the image (SIGKILL).", 1)
+        return Verdict("engine_crashed", "The engine was killed each time while it had the image (SIGKILL).", 1)
     if return_code < 0:
-        return Verdict("engine_crashed", f"Reading the image crashes the engine ({_signal_name(-return_code)}).", 2)
-    return Verdict("engine_crashed", f"Reading the image ends the engine (exit code {return_code}).", 2)
+        return Verdict("engine_crashed", f"{doing} the image crashes the engine ({_signal_name(-return_code)}).", 2)
+    return Verdict("engine_crashed", f"{doing} the image ends the engine (exit code {return_code}).", 2)
 
 
 def _signal_name(number: int) -> str:
