@@ -13,6 +13,7 @@ from functools import cached_property, partial
 import sqlalchemy as sa
 from celery import Celery
 
+from mien import metrics
 from mien.database import Database
 from mien.erasure import Eraser, open_erasures
 from mien.errors import LeaseLostError
@@ -104,8 +105,12 @@ class Control:
 
     def sweep(self) -> None:
         """Take back expired leases, ring where work is due, and say on a job what holds it back."""
+        with metrics.sweep_seconds.time():
+            self._sweep()
+
+    def _sweep(self) -> None:
         self.upkeep.sweep(self.db, self.settings)
-        take_back_expired(self.db, self.patience)
+        metrics.expired_leases.inc(take_back_expired(self.db, self.patience))
         sweep_uploads(self.db, self.settings)
         sweep_thumbnails(self.db, self.settings)
         expire_results(self.db)

@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mien import metrics
 from mien.database import Database
 from mien.errors import ConflictError, MienError, NotFoundError
 from mien.paging import Page, decode_cursor, encode_cursor
@@ -122,8 +123,6 @@ class Deliverer:
         self._db = db
         self._settings = settings
         self._stopping = stopping
-        self.on_result: Callable[[str], None] = lambda _: None
-        """Told of each result: delivered, retried, failed or disabled."""
         self._forget_at = 0.0
 
     def send_due(self) -> int:
@@ -200,7 +199,7 @@ class Deliverer:
             return
         if not sent.ok:
             log.warning("delivery %s, attempt %d: %s", attempt.public_id, attempt.number, sent.error)
-        self.on_result(result)
+        metrics.webhook_attempts.labels(result).inc()
 
     def _record(self, attempt: _Attempt, sent: Sent) -> str:
         """Write down what came of an attempt, unless another one has begun meanwhile; gives the result."""

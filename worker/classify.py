@@ -12,6 +12,7 @@ from functools import partial
 
 from celery import Celery
 
+from mien import metrics
 from mien.database import Database
 from mien.errors import LeaseLostError, ModelError, UnavailableError
 from mien.faults import fault_point
@@ -25,7 +26,7 @@ from mien.places import away_notice, place_trouble
 from mien.queue import CONTROL_QUEUE, PURGE, ring
 from mien.settings import Settings
 from mien.sources import folder_identity, is_source
-from mien.stage_times import ENGINE_TIME_FIELDS, Clock, add_lap
+from mien.stage_times import ENGINE_TIME_FIELDS, Clock, add_lap, sum_times
 from worker.known import find_known
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.objects import ObjectChunk
@@ -56,11 +57,12 @@ class Classifying:
     _held: dict[int, tuple[ChunkLease, threading.Event]] = field(default_factory=dict)
     _away: dict[int, float] = field(default_factory=dict)  # job -> when to look at its source again
     _loaded: deque[str] = field(default_factory=lambda: deque(maxlen=2))
-    _done: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=50))
     _flushed: dict[int, tuple[float, float]] = field(default_factory=dict)
     """Job -> what the flush of its last commit took: it is known after the commit, and counted with the next."""
     _again: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _resting: threading.Event = field(default_factory=threading.Event)
+    _down: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._slots = threading.Semaphore(self.settings.chunks_in_flight)
@@ -77,12 +79,12 @@ class Classifying:
     def take_until_none(self) -> None:
         """Take and classify chunks until none is due, this worker stops, or enough threads do it already."""
         self._again.set()
-        while self._again.is_set() and not self.stop.is_set():
+        while self._again.is_set() and not self._takes_nothing():
             if not self._slots.acquire(blocking=False):
                 return  # whoever holds the slots looks again before it leaves: the flag is set
             try:
                 self._again.clear()
-                while not self.stop.is_set():
+                while not self._takes_nothing():
                     clock = Clock()
                     lease = take_chunk(self.db, self._taker(), self.settings.lease_s)
                     if lease is None:
@@ -97,6 +99,26 @@ class Classifying:
             if not renew_chunk(self.db, lease, self.settings.lease_s):
                 abort.set()
 
+    def rest(self, *, put_down: bool) -> None:
+        """Take no more chunks; ``put_down``: hand those in hand back, uncharged, instead of finishing them."""
+        self._resting.set()
+        if put_down:
+            self._down.set()
+            self.abandon()
+
+    def go_on(self) -> None:
+        """Take chunks again."""
+        self._down.clear()
+        self._resting.clear()
+
+    @property
+    def chunks_held(self) -> int:
+        """Chunks in hand."""
+        return len(self._held)
+
+    def _takes_nothing(self) -> bool:
+        return self.stop.is_set() or self._resting.is_set()
+
     def abandon(self) -> None:
         """This worker stops: hand every chunk back at once."""
         for _, abort in list(self._held.values()):
@@ -107,11 +129,9 @@ class Classifying:
         return list(self._loaded)
 
     def images_per_s(self) -> float | None:
-        """Images committed per second over the last chunks."""
-        if len(self._done) < 2:
-            return None
-        seconds = self._done[-1][0] - self._done[0][0]
-        return round(sum(count for _, count in list(self._done)[1:]) / seconds, 2) if seconds > 0 else None
+        """Images per second, as measured while there was work."""
+        rate = self._pace.images_per_s()
+        return None if rate is None else round(rate, 2)
 
     # one chunk ----------------------------------------------------------------------------------------------------
 
@@ -130,7 +150,8 @@ class Classifying:
         abort = threading.Event()
         self._held[lease.chunk_id] = (lease, abort)
         fault_point("after_lease")
-        if self.stop.is_set():  # the stop came before this chunk was known
+        begun = time.monotonic()
+        if self.stop.is_set() or self._down.is_set():  # that came before this chunk was known
             abort.set()
         try:
             outcomes = self._timed_outcomes(lease, abort, spent)
@@ -138,10 +159,13 @@ class Classifying:
                 self._give_up(lease)
             else:
                 self._commit(lease, outcomes, spent)
+                metrics.chunk_seconds.observe(time.monotonic() - begun)
         except Aborted:
             self._give_up(lease)
         except LeaseLostError as error:
             log.warning("%s Its results are dropped.", error)
+            metrics.chunks.labels("lost").inc()
+            metrics.lease_losses.inc()
         except ModelError as error:
             fail_job(self.db, lease.job_id, error.code, error.detail)
             self._give_up(lease)
@@ -270,6 +294,7 @@ class Classifying:
 
     def _give_up(self, lease: ChunkLease) -> None:
         """Hand the chunk back uncharged; if the job was cancelled meanwhile, purge ends its images."""
+        metrics.chunks.labels("handed_back").inc()
         hand_back(self.db, lease)
         if not self.stop.is_set():
             ring(self.app, PURGE, CONTROL_QUEUE)
@@ -283,7 +308,8 @@ class Classifying:
         while True:
             try:
                 fault_point("before_commit")
-                commit_chunk(self.db, lease, outcomes, spent=spent, clock=clock)
+                with metrics.commit_seconds.time():
+                    commit_chunk(self.db, lease, outcomes, spent=spent, clock=clock)
                 fault_point("after_commit")
             except UnavailableError as error:
                 if self.stop.wait(pause):
@@ -293,8 +319,20 @@ class Classifying:
             else:
                 with self._lock:
                     self._flushed = {lease.job_id: clock.lap()}
-                self._done.append((time.monotonic(), len(outcomes)))
+                self._count(lease, outcomes, spent)
                 return
+
+    @staticmethod
+    def _count(lease: ChunkLease, outcomes: Sequence[ImageOutcome], spent: dict[str, float]) -> None:
+        metrics.chunks.labels("committed").inc()
+        for outcome in outcomes:
+            metrics.images.labels(outcome.outcome).inc()
+            if outcome.error_code is not None:
+                metrics.failures.labels(metrics.code_label(outcome.error_code)).inc()
+        metrics.faces.inc(sum(len(outcome.faces) for outcome in outcomes))
+        metrics.cache_hits.inc(sum(outcome.cached for outcome in outcomes))
+        times = sum_times(outcomes)
+        metrics.note_stages({name: seconds + spent.get(name, 0.0) for name, seconds in times.items()})
 
     def _note_loaded(self, revision: str) -> None:
         with self._lock:

@@ -28,6 +28,7 @@ class Pace:
         self._first = max(first, SMALLEST)
         self._seconds: dict[Kind, float] = {}
         self._sizes: dict[Kind, int] = {}
+        self._last: Kind | None = None
         self._in_work = 0
         self._work = 0.0
         self._at = time.monotonic()
@@ -41,6 +42,12 @@ class Pace:
                 return self._first
             most = min(GROWTH * self._sizes[kind], LARGEST)
             return max(SMALLEST, min(round(self._chunk_s / max(seconds, 1e-6)), most))
+
+    def images_per_s(self) -> float | None:
+        """Images that the engines do in a second, as measured over the last kind of chunks, while there is work."""
+        with self._lock:
+            seconds = self._seconds.get(self._last) if self._last is not None else None
+        return None if not seconds else 1 / seconds
 
     def begin(self) -> float:
         """A chunk is in work from now on; gives the clock for :meth:`end`."""
@@ -57,6 +64,7 @@ class Pace:
             if kind is None or not images:
                 return
             seconds = (self._work - begun) / images
+            self._last = kind
             before = self._seconds.get(kind)
             self._seconds[kind] = seconds if before is None else WEIGHT * seconds + (1 - WEIGHT) * before
             self._sizes[kind] = max(images, self._sizes.get(kind, 0) // GROWTH)

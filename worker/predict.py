@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import redis
 from celery import Celery
 
+from mien import metrics
 from mien.errors import MienError, ModelError, UnavailableError
 from mien.models import ModelStore
 from mien.predict import Answer, Face, ImageRequest, Taken, Trouble, give_answer, pass_on, take_image
@@ -48,6 +49,7 @@ class Predicting:
             until = time.monotonic() + taken.left_s
             answer = self._classify(taken, asked)
             if answer is not None:
+                metrics.predictions.labels("trouble" if answer.trouble is not None else answer.outcome).inc()
                 give_answer(self.broker(), ticket, answer, until - time.monotonic())
         except redis.RedisError as error:
             log.warning("The broker does not answer (%s); a single image goes without its answer.", error)

@@ -8,23 +8,26 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import redis
 from celery import Celery
 
-from mien import __version__
+from mien import __version__, metrics
 from mien.control import Control
 from mien.database import Database
 from mien.deliveries import Deliverer
 from mien.errors import MienError
-from mien.heartbeat import BEAT_EVERY_S, beat, leave
+from mien.heartbeat import BEAT_EVERY_S, Wanted, beat, leave
 from mien.models import ModelStore
 from mien.predict import connect
-from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PURGE, broker_url, ring
+from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PREDICT_QUEUES, PURGE, broker_url, ring
 from mien.resources import resource
 from mien.settings import Settings, load_settings
 from worker.classify import Classifying
+from worker.collector import WorkerCollector
 from worker.devices import choose_device, precisions_of
+from worker.hardware import device_name
 from worker.pools import make_pool
 from worker.predict import Predicting
 
@@ -42,6 +45,8 @@ class Process:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._threads: list[threading.Thread] = []
         self._controls = False
+        self._consumer: Any = None
+        self._wanted: Wanted = "active"
         self._lock = threading.Lock()
         self._classifying: Classifying | None = None
 
@@ -101,8 +106,13 @@ class Process:
             precisions=precisions_of(device),
         )
 
-    def begin(self, name: str, controls: bool) -> None:
-        """The process takes messages from here on: start its clocks, and ring for work that already waits."""
+    def begin(self, name: str, controls: bool, consumer: Any = None) -> None:
+        """The process takes messages from here on: start its clocks, and ring for work that already waits.
+
+        ``consumer`` is Celery's, whose queues are left while the worker is to take nothing.
+        """
+        self._consumer = consumer
+        self._tell_metrics(controls)
         self.name = f"{name}.{os.getpid()}"  # several on one host may bear the same Celery name
         self._controls = controls
         if controls:
@@ -115,8 +125,7 @@ class Process:
             self.classifying.start()
             self._every(BEAT_EVERY_S, self._beat, "heartbeat")
             self._every(self.settings.lease_s / 3, self.classifying.renew, "renewal")
-            for _ in range(self.settings.chunks_in_flight):
-                ring(self.app, CLASSIFY, CLASSIFY_QUEUES[self.classifying.device])
+            self._ring_for_me()
 
     def hand_back(self) -> None:
         """The process was told to stop: take no more work, and give back what is in hand."""
@@ -143,9 +152,51 @@ class Process:
                 log.warning("%s", error)
         self.db.dispose()
 
+    def _tell_metrics(self, controls: bool) -> None:
+        port = self.settings.metrics_port
+        if not port:
+            return
+        if not controls:
+            WorkerCollector(lambda: self.classifying).register()
+        metrics.serve(self.settings.metrics_host, port + 1 if controls else port)
+
+    def _ring_for_me(self) -> None:
+        for _ in range(self.settings.chunks_in_flight):
+            ring(self.app, CLASSIFY, CLASSIFY_QUEUES[self.classifying.device])
+
     def _beat(self) -> None:
+        """Say what this worker does, and do what its operator wants."""
+        wanted = self._say()
+        if wanted != self._wanted:
+            log.info("this worker is to be %s", wanted)
+            self._wanted = wanted
+            work = self.classifying
+            if wanted == "active":
+                work.go_on()
+                self._listen(True)
+                self._ring_for_me()
+            else:
+                self._listen(False)
+                work.rest(put_down=wanted == "paused")
+            self._say()
+
+    def _state(self) -> str:
+        if self._wanted == "drained":
+            return "draining" if self.classifying.chunks_held else "drained"
+        return self._wanted
+
+    def _listen(self, on: bool) -> None:
+        """Take messages from this worker's queues, or leave them to others; in the consumer's own thread."""
+        if self._consumer is None:
+            return
+        device = self.classifying.device
+        change = self._consumer.add_task_queue if on else self._consumer.cancel_task_queue
+        for queue in (CLASSIFY_QUEUES[device], PREDICT_QUEUES[device]):
+            self._consumer.call_soon(change, queue)
+
+    def _say(self) -> Wanted:
         work = self.classifying
-        beat(
+        return beat(
             self.db,
             name=self.name,
             host=socket.gethostname(),
@@ -156,6 +207,9 @@ class Process:
             engines=work.pool.size,
             images_per_s=work.images_per_s(),
             version=__version__,
+            state=self._state(),
+            loaded=work.loaded_models(),
+            device_name=device_name(work.device),
         )
 
     def _every(self, seconds: float, work: Callable[[], object], name: str) -> None:

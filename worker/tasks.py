@@ -52,7 +52,7 @@ def predict(ticket: str, asked: dict[str, Any]) -> None:
 
 @worker_ready.connect
 def _begin(sender: Any, **_: object) -> None:
-    process.begin(name=sender.hostname, controls=CONTROL_QUEUE in app.amqp.queues.consume_from)
+    process.begin(sender.hostname, CONTROL_QUEUE in app.amqp.queues.consume_from, sender)
 
 
 @worker_shutting_down.connect
