@@ -87,12 +87,9 @@ class FaceDetector:
 
     def _run(self, inputs: Sequence[RGB], min_score: float) -> list[Boxes]:
         """Boxes (left, top, width, height in pixels of the input) and scores of images of one shape."""
-        height, width, _ = inputs[0].shape
-        padded = np.zeros((len(inputs), 3, _multiple(height), _multiple(width)), dtype=np.float32)
-        for i, pixels in enumerate(inputs):  # the network takes blue, green, red from 0 to 255
-            padded[i, :, :height, :width] = pixels[:, :, ::-1].transpose(2, 0, 1)
-        out = dict(zip(self._outputs, self._session.run(self._outputs, {"input": padded}), strict=True))
-        return [self._decode(out, i, padded.shape[3], min_score) for i in range(len(inputs))]
+        pixels = _padded(inputs)
+        out = dict(zip(self._outputs, self._session.run(self._outputs, {"pixels": pixels}), strict=True))
+        return [self._decode(out, i, pixels.shape[2], min_score) for i in range(len(inputs))]
 
     @staticmethod
     def _decode(out: dict[str, Any], i: int, width: int, min_score: float) -> Boxes:
@@ -130,6 +127,17 @@ def pyramid(pixels: RGB, detect_size: int) -> list[RGB]:
     while (longer := max(levels[-1].size)) > LARGEST_SINGLE_SEARCH:
         levels.append(levels[-1].reduce(min(4, -(-longer // COARSE_SEARCH))))
     return [np.asarray(level) for level in levels]
+
+
+def _padded(inputs: Sequence[RGB]) -> npt.NDArray[np.uint8]:
+    """Pictures of one shape as N x height x width x 3, black beyond their edges up to multiples of 32."""
+    height, width, _ = inputs[0].shape
+    if len(inputs) == 1 and height == _multiple(height) and width == _multiple(width):
+        return inputs[0][None]
+    padded = np.zeros((len(inputs), _multiple(height), _multiple(width), 3), np.uint8)
+    for i, pixels in enumerate(inputs):
+        padded[i, :height, :width] = pixels
+    return padded
 
 
 def _multiple(side: int) -> int:

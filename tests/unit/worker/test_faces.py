@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,6 @@ from worker.faces import (
     whole_side,
 )
 
-SHARED = Path(os.environ.get("MIEN_SHARED", Path(__file__).parents[4] / "shared"))
-shared = pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason=f"no shared photographs in {SHARED}")
 SPEC = InputSpec(32, 32, "exact", None, "bilinear", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 PLAIN = CropSpec(margin=0.0, grey=False)
 
@@ -34,12 +31,12 @@ def detector() -> FaceDetector:
     return FaceDetector()
 
 
-def photo(name: str = "001.jpg") -> bytes:
-    return (SHARED / "photos" / name).read_bytes()
+def photo(shared: Path, name: str = "001.jpg") -> bytes:
+    return (shared / "photos" / name).read_bytes()
 
 
-def photos(count: int) -> list[bytes]:
-    return [path.read_bytes() for path in sorted((SHARED / "photos").glob("*.jpg"))[:count]]
+def photos(shared: Path, count: int) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((shared / "photos").glob("*.jpg"))[:count]]
 
 
 def as_jpeg(image: Image.Image) -> bytes:
@@ -80,38 +77,34 @@ def test_nothing_is_found_where_nothing_is(detector: FaceDetector, shape: tuple[
     assert detector.detect([made(noise), made(flat)]) == [[], []]
 
 
-@shared
 @pytest.mark.shared
-def test_every_portrait_has_its_face(detector: FaceDetector) -> None:
-    images = [decode(data, min_side=640) for data in photos(50)]
+def test_every_portrait_has_its_face(detector: FaceDetector, shared: Path) -> None:
+    images = [decode(data, min_side=640) for data in photos(shared, 50)]
     assert len(images) == 50
     for size in (256, 320, 640):
         assert all(detector.detect([image], detect_size=size)[0] for image in images)
 
 
-@shared
 @pytest.mark.shared
-def test_the_same_boxes_alone_and_in_a_batch(detector: FaceDetector) -> None:
-    images = [decode(data, min_side=640) for data in photos(6)]
+def test_the_same_boxes_alone_and_in_a_batch(detector: FaceDetector, shared: Path) -> None:
+    images = [decode(data, min_side=640) for data in photos(shared, 6)]
     turned = made(np.ascontiguousarray(images[0].pixels[:, :500]))
     together = detector.detect([*images, turned])
     assert together == [detector.detect([image])[0] for image in [*images, turned]]
 
 
-@shared
 @pytest.mark.shared
-def test_boxes_are_in_pixels_of_the_full_image_whatever_the_decode(detector: FaceDetector) -> None:
-    big = as_jpeg(Image.open(io.BytesIO(photo())).resize((3000, 3000)))
+def test_boxes_are_in_pixels_of_the_full_image_whatever_the_decode(detector: FaceDetector, shared: Path) -> None:
+    big = as_jpeg(Image.open(io.BytesIO(photo(shared))).resize((3000, 3000)))
     (full,), (half,) = detector.detect([decode(big)])[0], detector.detect([decode(big, min_side=1500)])[0]
     assert overlap(full, half) > 0.93
-    (small,) = detector.detect([decode(photo())])[0]
+    (small,) = detector.detect([decode(photo(shared))])[0]
     assert overlap(full, Face(*(3 * v for v in (small.x, small.y, small.width, small.height)), 1.0)) > 0.93
 
 
-@shared
 @pytest.mark.shared
-def test_boxes_are_clipped_and_close_ups_found(detector: FaceDetector) -> None:
-    image = decode(photo()).pixels
+def test_boxes_are_clipped_and_close_ups_found(detector: FaceDetector, shared: Path) -> None:
+    image = decode(photo(shared)).pixels
     (face,) = detector.detect([made(image)])[0]
     left, top = int(face.x + face.width * 0.2), int(face.y)
     close = np.ascontiguousarray(image[top : top + int(face.height), left : left + int(face.width)])
@@ -123,10 +116,9 @@ def test_boxes_are_clipped_and_close_ups_found(detector: FaceDetector) -> None:
     assert found.y + found.height <= big.height
 
 
-@shared
 @pytest.mark.shared
-def test_faces_are_numbered_from_the_largest_and_filtered(detector: FaceDetector) -> None:
-    portrait = Image.open(io.BytesIO(photo()))
+def test_faces_are_numbered_from_the_largest_and_filtered(detector: FaceDetector, shared: Path) -> None:
+    portrait = Image.open(io.BytesIO(photo(shared)))
     canvas = Image.new("RGB", (1600, 1000), (90, 90, 90))
     canvas.paste(portrait.resize((400, 400)), (0, 500))
     canvas.paste(portrait.resize((800, 800)), (700, 0))
@@ -141,10 +133,9 @@ def test_faces_are_numbered_from_the_largest_and_filtered(detector: FaceDetector
     assert detector.detect([image], min_score=0.99999)[0] == []
 
 
-@shared
 @pytest.mark.shared
-def test_a_mirrored_tie_is_broken_by_place(detector: FaceDetector) -> None:
-    tile = np.asarray(Image.open(io.BytesIO(photo())).resize((320, 320)))
+def test_a_mirrored_tie_is_broken_by_place(detector: FaceDetector, shared: Path) -> None:
+    tile = np.asarray(Image.open(io.BytesIO(photo(shared))).resize((320, 320)))
     image = made(np.ascontiguousarray(np.concatenate([tile, tile], axis=1)))
     first, second = detector.detect([image])[0]
     if (first.width, first.height) == (second.width, second.height):

@@ -16,8 +16,6 @@ from tests.support.tiny_model import expected, make_tiny_model
 from worker.messages import EngineSpec, ImageTask
 from worker.stages import Stages
 
-SHARED = Path(os.environ.get("MIEN_SHARED", Path(__file__).parents[4] / "shared"))
-
 
 def make_spec(folder: Path, faces: str = "whole", **changes: object) -> EngineSpec:
     model = load_model(folder)
@@ -92,9 +90,8 @@ def test_an_image_without_a_face_is_no_face(folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason=f"no shared photographs in {SHARED}")
-def test_a_portrait_gives_the_same_answer_alone_and_among_others(folder: Path) -> None:
-    tasks = [task(path, i) for i, path in enumerate(sorted((SHARED / "photos").glob("*.jpg"))[:6])]
+def test_a_portrait_gives_the_same_answer_alone_and_among_others(folder: Path, shared: Path) -> None:
+    tasks = [task(path, i) for i, path in enumerate(sorted((shared / "photos").glob("*.jpg"))[:6])]
     spec = make_spec(folder, "detect")
     stages = make_stages()
     together = stages.run(spec, tasks, lambda _: None)
