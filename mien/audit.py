@@ -16,10 +16,6 @@ from mien.database import Database
 from mien.paging import Page, decode_cursor, encode_cursor
 from mien.schema import audit
 
-ACTIONS = (
-    "submitted", "uploaded", "read", "exported", "reviewed", "changed", "deleted", "predicted", "signed_in",
-    "key_created", "key_revoked",
-)  # fmt: skip
 PER_SWEEP = 5000
 DETAIL_LENGTH = 60
 

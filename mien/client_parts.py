@@ -101,6 +101,29 @@ class ClientParts(Transport):
         for page in self._pages(wire.ReceiptPage, "/receipts", {"limit": 100}):
             yield from page.items
 
+    def audit(
+        self,
+        *,
+        owner: str | None = None,
+        action: wire.AuditAction | None = None,
+        job: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[wire.AuditEntry]:
+        """The audit log, newest first, at most ``limit`` entries; times are ISO 8601 with a zone. For admins.
+
+        Raises:
+            ForbiddenError: ``scope_needed``.
+        """
+        among = {"owner": owner, "action": action, "job": job, "since": since, "until": until}
+        left = limit
+        for page in self._pages(wire.AuditPage, "/audit", {"limit": min(limit or 1000, 1000), **among}):
+            yield from page.items if left is None else page.items[:left]
+            left = None if left is None else left - len(page.items)
+            if left is not None and left <= 0:
+                return
+
     def wait_for_receipt(self, receipt_id: str, timeout_s: float = 60.0) -> wire.Receipt:
         """The receipt once it is finished.
 

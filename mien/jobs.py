@@ -75,8 +75,8 @@ class Job:
         return self.is_final and self.counts["pending"] == 0
 
 
-def get_job(db: Database, owner: str, public_id: str) -> Job:
-    """The job of this owner.
+def get_job(db: Database, owner: str | None, public_id: str) -> Job:
+    """The job of this owner, or of anybody where that is None (an admin asks).
 
     Raises:
         NotFoundError: ``unknown_job``.
@@ -107,7 +107,7 @@ def list_jobs(
     )
 
 
-def request_cancel(db: Database, owner: str, public_id: str) -> Job:
+def request_cancel(db: Database, owner: str | None, public_id: str) -> Job:
     """Ask for an end: what is classified stays, the rest becomes ``cancelled``. Asking again changes nothing.
 
     Raises:
@@ -121,7 +121,7 @@ def request_cancel(db: Database, owner: str, public_id: str) -> Job:
     return job
 
 
-def request_retry(db: Database, owner: str, public_id: str) -> Job:
+def request_retry(db: Database, owner: str | None, public_id: str) -> Job:
     """Ask for the failed images to be tried again (or for a failed expansion to be taken up again).
 
     Raises:
@@ -154,12 +154,12 @@ def check_images_kept(job: Job) -> None:
         )
 
 
-def _change(db: Database, owner: str, public_id: str, allowed: tuple[str, ...], status: str, **also: Any) -> Job:
+def _change(db: Database, owner: str | None, public_id: str, allowed: tuple[str, ...], status: str, **also: Any) -> Job:
     with db.write() as connection:
         now = db.now(connection)
         connection.execute(
             jobs.update()
-            .where(jobs.c.owner == owner, jobs.c.public_id == public_id, jobs.c.status.in_(allowed))
+            .where(owned_by(owner, public_id), jobs.c.status.in_(allowed))
             .values({"status": status, f"{status}_at": now, "version": jobs.c.version + 1, **also})
         )
         row = connection.execute(_mine(owner, public_id)).one_or_none()
@@ -168,8 +168,14 @@ def _change(db: Database, owner: str, public_id: str, allowed: tuple[str, ...], 
     return _as_job(row, now)
 
 
-def _mine(owner: str, public_id: str) -> sa.Select[Any]:
-    return sa.select(jobs).where(jobs.c.owner == owner, jobs.c.public_id == public_id)
+def owned_by(owner: str | None, public_id: str) -> sa.ColumnElement[bool]:
+    """The job of this id, if it is this owner's; None: whoever's it is."""
+    same = jobs.c.public_id == public_id
+    return same if owner is None else sa.and_(jobs.c.owner == owner, same)
+
+
+def _mine(owner: str | None, public_id: str) -> sa.Select[Any]:
+    return sa.select(jobs).where(owned_by(owner, public_id))
 
 
 def unknown_job(public_id: str) -> NotFoundError:

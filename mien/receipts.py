@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from mien.database import Database
 from mien.erased_names import paths_named
 from mien.errors import NotFoundError
-from mien.jobs import unknown_job
+from mien.jobs import owned_by, unknown_job
 from mien.ledger.receipts import job_receipt, open_receipt
 from mien.paging import Page, decode_cursor, encode_cursor
 from mien.paths import exact_name
@@ -36,27 +36,29 @@ class Receipt:
     finished_at: dt.datetime | None
 
 
-def request_delete(db: Database, owner: str, public_id: str) -> Receipt:
-    """Ask for the job and everything of it to be deleted. Asking again gives the same receipt.
+def request_delete(db: Database, owner: str | None, public_id: str) -> Receipt:
+    """Ask for the job and everything of it to be deleted. Asking again gives the same receipt, which is its owner's,
+    also where an admin asks (``owner`` None).
 
     Raises:
         NotFoundError: ``unknown_job``.
     """
     with db.write() as connection:
         now = db.now(connection)
-        mine = sa.and_(jobs.c.owner == owner, jobs.c.public_id == public_id)
+        mine = owned_by(owner, public_id)
         connection.execute(
             jobs.update()
             .where(mine, jobs.c.status != "deleting")
             .values(status="deleting", deleting_at=now, request=None, version=jobs.c.version + 1)
         )
-        if connection.execute(sa.select(jobs.c.id).where(mine)).first() is None:
+        whose = connection.execute(sa.select(jobs.c.owner).where(mine)).scalar_one_or_none()
+        if whose is None:
             raise unknown_job(public_id)
-        receipt = job_receipt(connection, owner, public_id, now)
-        return _one(connection, owner, receipt)
+        receipt = job_receipt(connection, whose, public_id, now)
+        return _one(connection, whose, receipt)
 
 
-def request_images(db: Database, owner: str, public_id: str, files: Sequence[str]) -> Receipt:
+def request_images(db: Database, owner: str | None, public_id: str, files: Sequence[str]) -> Receipt:
     """Ask for single images of a job to be deleted, by the names that results give them; all of them, or none.
 
     Raises:
@@ -65,21 +67,19 @@ def request_images(db: Database, owner: str, public_id: str, files: Sequence[str
     wanted = list(dict.fromkeys(files))
     with db.write() as connection:
         now = db.now(connection)
-        job_id = connection.execute(
-            sa.select(jobs.c.id).where(
-                jobs.c.owner == owner, jobs.c.public_id == public_id, jobs.c.status != "deleting"
-            )
-        ).scalar_one_or_none()
-        if job_id is None:
+        job = connection.execute(
+            sa.select(jobs.c.id, jobs.c.owner).where(owned_by(owner, public_id), jobs.c.status != "deleting")
+        ).one_or_none()
+        if job is None:
             raise unknown_job(public_id)
-        known = {exact_name(path) for path in paths_named(connection, job_id, wanted)}
+        known = {exact_name(path) for path in paths_named(connection, job.id, wanted)}
         if missing := [name for name in wanted if name not in known]:
             more = f" and {len(missing) - 1} more of those named" if len(missing) > 1 else ""
             raise NotFoundError(
                 f"The job holds no image {missing[0]!r}{more}; nothing was deleted.", code="unknown_image", field="path"
             )
-        receipt = open_receipt(connection, owner, "images", {"job": public_id, "files": wanted}, now)
-        return _one(connection, owner, receipt)
+        receipt = open_receipt(connection, job.owner, "images", {"job": public_id, "files": wanted}, now)
+        return _one(connection, job.owner, receipt)
 
 
 def request_content(db: Database, owner: str, sha256: str) -> Receipt:
@@ -89,8 +89,8 @@ def request_content(db: Database, owner: str, sha256: str) -> Receipt:
         return _one(connection, owner, receipt)
 
 
-def get_receipt(db: Database, owner: str, public_id: str) -> Receipt:
-    """The receipt of this owner.
+def get_receipt(db: Database, owner: str | None, public_id: str) -> Receipt:
+    """The receipt of this owner, or of anybody where that is None.
 
     Raises:
         NotFoundError: ``unknown_receipt``.
@@ -118,10 +118,11 @@ def list_receipts(db: Database, owner: str, *, after: str | None = None, limit: 
     )
 
 
-def _one(connection: sa.Connection, owner: str, public_id: str) -> Receipt:
-    row = connection.execute(
-        sa.select(receipts).where(receipts.c.owner == owner, receipts.c.public_id == public_id)
-    ).one_or_none()
+def _one(connection: sa.Connection, owner: str | None, public_id: str) -> Receipt:
+    statement = sa.select(receipts).where(receipts.c.public_id == public_id)
+    if owner is not None:
+        statement = statement.where(receipts.c.owner == owner)
+    row = connection.execute(statement).one_or_none()
     if row is None:
         raise NotFoundError(f"There is no receipt {public_id!r} of yours.", code="unknown_receipt")
     return _as_receipt(row)

@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from mien.errors import SettingsError
 
+LEAST_DIFFERENT = 8
+"""Different characters of a key: 32 random hexadecimal digits have fewer once in 28 million keys."""
+PLACEHOLDERS = r"change.?me|replace.?me|your.?key|example|password|secret|bootstrap|default|12345678"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 Root = Path | str
 """Where jobs may take images from: a folder, or an address in object storage (``s3://bucket/prefix``) as text."""
@@ -58,6 +61,7 @@ class Settings(BaseSettings):
     bootstrap_key: str = Field(
         "", repr=False, description="API key (32 characters or more) made by `mien migrate` when there is none yet."
     )
+    session_s: int = Field(43_200, ge=60, description="Seconds after which a browser has to sign in again.")
     api_key: str = Field("", repr=False, description="API key that the command line and the client send.")
     url: str = Field("", description="Address of the Mien that the command line talks to; empty means the local one.")
     max_request_bytes: int = Field(64 << 20, ge=1024, description="Largest body of one HTTP request, in bytes.")
@@ -253,6 +257,8 @@ class Settings(BaseSettings):
     def _long_enough(cls, value: str) -> str:
         if value and not re.fullmatch(r"[\x21-\x7e]{32,200}", value):
             raise ValueError("a key needs 32 to 200 printable characters without spaces")
+        if value and (len(set(value)) < LEAST_DIFFERENT or re.search(PLACEHOLDERS, value, re.IGNORECASE)):
+            raise ValueError('this key can be guessed; make one with `echo "mien_$(openssl rand -hex 24)"`')
         return value
 
     @field_validator("data_dir", "models_dir", "erasure_log")

@@ -16,7 +16,7 @@ from mien.rerun import RerunRequest, rerun_job
 from mien.results import results_page
 from mien.submission import JobRequest, create_job
 from web import answers
-from web.auth import caller
+from web.auth import caller, owner_asked
 from web.json_body import require_json
 from web.long_poll import etag_of, wait_for_news
 from web.openapi import ETAG, FORM, LOCATION, RETRY_AFTER, SECURITY, SUBMIT_BODY, json_answer, problems
@@ -82,14 +82,14 @@ def submit_job(body: JobRequest, header: SubmitHeader, query: NoQuery) -> Respon
 @api.get(
     "/jobs",
     operation_id="list_jobs",
-    responses={200: json_answer(wire.JobPage, "A page of jobs, newest first."), **problems()},
+    responses={200: json_answer(wire.JobPage, "A page of jobs, newest first."), **problems(403)},
 )
 def jobs(query: JobsQuery) -> Response:
     """List your jobs, newest first.
 
     `metadata.KEY=VALUE` keeps those whose metadata holds that plain value under that key.
     """
-    page = list_jobs(services().db, caller().owner, after=query.after, limit=query.limit, among=query.among)
+    page = list_jobs(services().db, owner_asked(query.owner), after=query.after, limit=query.limit, among=query.among)
     items = [answers.job_status(job) for job in page.items]
     return as_json(wire.JobPage(items=items, next=page.next, has_more=page.has_more))
 
@@ -178,7 +178,7 @@ def cite(path: JobPath, query: NoQuery) -> Response:
 )
 def cancel(path: JobPath, query: NoQuery) -> Response:
     """End a job early. Images without an outcome become `cancelled`."""
-    job = request_cancel(services().db, caller().owner, path.job_id)
+    job = request_cancel(services().db, caller().reach, path.job_id)
     services().doorbell.ring(PURGE)
     return accepted(job)
 
@@ -193,7 +193,7 @@ def cancel(path: JobPath, query: NoQuery) -> Response:
 )
 def retry(path: JobPath, query: NoQuery) -> Response:
     """Try the failed images of a job again, and only those."""
-    job = request_retry(services().db, caller().owner, path.job_id)
+    job = request_retry(services().db, caller().reach, path.job_id)
     services().doorbell.ring(EXPAND)
     return accepted(job)
 
@@ -243,7 +243,7 @@ def as_json(model: BaseModel, status: int = 200) -> Response:
 
 
 def _job(job_id: str) -> Job:
-    return get_job(services().db, caller().owner, job_id)
+    return get_job(services().db, caller().reach, job_id)
 
 
 def accepted(job: Job) -> Response:

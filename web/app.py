@@ -17,7 +17,7 @@ from mien.models import ModelStore
 from mien.resources import MissingResourceError, resource
 from mien.schema_version import is_current
 from mien.settings import Settings, load_settings
-from web import audit, auth, gallery, limits, openapi, pages, pictures, problems, request_id, security
+from web import audit, auth, gallery, limits, metrics, openapi, pages, pictures, problems, request_id, security
 from web.api import api
 from web.deletions import deletions
 from web.doorbell import Doorbell
@@ -129,6 +129,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         health,
     ):
         app.register_api(part)
+    metrics.install(app, app.extensions[EXTENSION])
     openapi.install(app, ANSWERS)
     pages.install(app)
     pictures.install(app)

@@ -7,20 +7,19 @@ Beyond loopback every request but a few needs a key. On loopback Mien is open as
 from __future__ import annotations
 
 import ipaddress
-import os
-import secrets
-from dataclasses import dataclass, replace
-from pathlib import Path
+import re
+from dataclasses import dataclass
 from typing import cast
+from urllib.parse import unquote, urlsplit
 
-from flask import Flask, Request, Response, g, redirect, request, session, url_for
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Response, g, redirect, request, session, url_for
 
 from mien.database import Database
 from mien.errors import ForbiddenError, SettingsError, UnauthorizedError
-from mien.keys import AS_SET, LOCAL_OWNER, Limits, Scope, allows, any_key, authenticate
+from mien.keys import AS_SET, LOCAL_OWNER, KeyInfo, Limits, Scope, allows, any_key, authenticate, open_key
 from mien.local_token import is_local_token
-from mien.settings import Settings
+from mien.settings import PLACEHOLDERS, Settings
+from web import sessions
 from web.problems import wants_page
 from web.security import SAFE_METHODS
 from web.services import services
@@ -30,8 +29,6 @@ FOR_READERS = frozenset({"pages.sign_out"})
 """What changes nothing of a job, though it is no GET."""
 METRICS = "metrics.metrics"
 """What a key of scope ``metrics`` opens, and nothing else."""
-SESSION_KEY = "key"
-SECRET_BYTES = 32
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
 
@@ -50,16 +47,15 @@ class Caller:
     key_id: int | None = None
     limits: Limits = AS_SET
 
+    @property
+    def reach(self) -> str | None:
+        """Whose jobs they may open by their id: their owner's; None, anybody's, for an admin."""
+        return None if self.scope == "admin" else self.owner
+
 
 def install(app: Flask, settings: Settings) -> None:
     """Let ``app`` know its callers."""
-    app.config.update(
-        SESSION_COOKIE_NAME="mien",
-        SESSION_COOKIE_HTTPONLY=True,
-        SESSION_COOKIE_SAMESITE="Strict",
-        SECRET_KEY=session_secret(settings.data_dir),
-    )
-    app.session_interface = _SessionInterface()
+    sessions.install(app, settings)
 
     @app.before_request
     def _identify() -> Response | None:
@@ -101,6 +97,18 @@ def require_scope(needed: Scope) -> None:
         )
 
 
+def owner_asked(owner: str | None) -> str:
+    """Whose jobs are listed: the caller's, or those of an owner that an admin names.
+
+    Raises:
+        ForbiddenError: ``scope_needed``.
+    """
+    if owner is None or owner == caller().owner:
+        return caller().owner
+    require_scope("admin")
+    return owner
+
+
 def identify(settings: Settings, db: Database) -> Caller:
     """Find out who asks.
 
@@ -118,8 +126,8 @@ def identify(settings: Settings, db: Database) -> Caller:
                 field="Authorization",
             )
         return found
-    if SESSION_KEY in session and (found := caller_of(session[SESSION_KEY], settings, db)):
-        return replace(found, signed_in=True)
+    if (found := _signed_in(settings, db)) is not None:
+        return found
     if is_local_request(settings) and not any_key(db):
         return Caller(LOCAL_OWNER)
     raise UnauthorizedError(
@@ -134,7 +142,21 @@ def caller_of(secret: str, settings: Settings, db: Database) -> Caller | None:
     if is_local_request(settings) and is_local_token(settings.data_dir, secret):
         return Caller(LOCAL_OWNER, any_folder=True)
     key = authenticate(db, secret)
-    return None if key is None else Caller(key.owner, scope=key.scope, key_id=key.id, limits=key.limits)
+    return None if key is None else _of_key(key)
+
+
+def _signed_in(settings: Settings, db: Database) -> Caller | None:
+    """Whom this browser's cookie stands for, as long as the key opens and the session lasts."""
+    key_id = sessions.key_of_session()
+    if key_id is not None and (key := open_key(db, key_id)) is not None:
+        return _of_key(key, signed_in=True)
+    if sessions.is_local_session(settings) and is_local_request(settings):
+        return Caller(LOCAL_OWNER, any_folder=True, signed_in=True)
+    return None
+
+
+def _of_key(key: KeyInfo, *, signed_in: bool = False) -> Caller:
+    return Caller(key.owner, scope=key.scope, key_id=key.id, limits=key.limits, signed_in=signed_in)
 
 
 def is_local_request(settings: Settings) -> bool:
@@ -147,50 +169,37 @@ def is_local_request(settings: Settings) -> bool:
         return False
 
 
-def require_key_beyond_loopback(settings: Settings, db: Database) -> None:
-    """Refuse to serve the world while nobody could prove who they are.
+def require_secrets_beyond_loopback(settings: Settings, db: Database) -> None:
+    """Refuse to serve the world while nobody could prove who they are, or the database's password is one of the first
+    that are tried.
 
     Raises:
-        SettingsError: there is no API key.
+        SettingsError: there is no API key (``no_key``), or the password is a default one (``weak_password``).
     """
-    if not settings.is_loopback and not any_key(db):
+    if settings.is_loopback:
+        return
+    if not any_key(db):
         raise SettingsError(
             f"MIEN_HOST is {settings.host}, which others can reach, but there is no API key. Set "
             "MIEN_BOOTSTRAP_KEY and run `mien migrate`, or run `mien keys create NAME`; or listen on 127.0.0.1.",
             code="no_key",
         )
+    for name, url in (("MIEN_DATABASE_URL", settings.database_url), ("MIEN_BROKER_URL", settings.broker_url)):
+        if is_default_password(url):
+            raise SettingsError(
+                f"{name}: its password is one of the first that are tried. Set another one there and in the server "
+                "(`openssl rand -hex 24` makes one).",
+                code="weak_password",
+            )
 
 
-def session_secret(data_dir: Path) -> bytes:
-    """The secret that signs sign-in cookies, from the data folder; made (readable by its owner alone) when missing."""
-    path = data_dir / "session.key"
-    data_dir.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        # written under another name and linked: whoever finds the file finds all of it, and the first one stays
-        temporary = data_dir / f".session.key.{secrets.token_hex(8)}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
-    secret = path.read_bytes()
-    if len(secret) < SECRET_BYTES:
-        raise SettingsError(f"{path} is damaged; delete it (browsers will have to sign in again).")
-    return secret
-
-
-class _SessionInterface(SecureCookieSessionInterface):
-    """Flask's signed cookie, ``Secure`` whenever the request came by HTTPS (also through a proxy)."""
-
-    def get_cookie_secure(self, app: Flask) -> bool:
-        """Called by Flask."""
-        return is_https(request)
-
-
-def is_https(incoming: Request) -> bool:
-    """Whether the browser's side of the connection is encrypted. A false claim only makes the cookie stricter."""
-    return incoming.is_secure or incoming.headers.get("X-Forwarded-Proto", "").lower() == "https"
+def is_default_password(url: str) -> bool:
+    """Whether the address holds a password that stands in every list: short, the user's name, or a usual word."""
+    try:
+        parts = urlsplit(url)
+        password = unquote(parts.password or "")
+    except ValueError:
+        return False
+    return bool(password) and (
+        len(password) < 8 or password == parts.username or bool(re.search(PLACEHOLDERS, password, re.IGNORECASE))
+    )

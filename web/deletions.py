@@ -67,7 +67,7 @@ def delete_job(path: JobPath, query: NoQuery) -> Response:
     Its images, faces, uploads, corrections, and with them what later jobs could have copied. Asking again gives the
     same receipt until the job is gone.
     """
-    return _accepted(request_delete(services().db, caller().owner, path.job_id))
+    return _accepted(request_delete(services().db, caller().reach, path.job_id))
 
 
 @uploads.delete("/jobs/<job_id>/images", operation_id="delete_images", responses={202: _ACCEPTED, **problems(403, 404)})
@@ -76,7 +76,7 @@ def delete_images(path: JobPath, query: ImagesQuery) -> Response:
 
     All that are named, or none. While the job's folder is still being read the deletion waits.
     """
-    return _accepted(request_images(services().db, caller().owner, path.job_id, query.path))
+    return _accepted(request_images(services().db, caller().reach, path.job_id, query.path))
 
 
 @deletions.post("/deletions", operation_id="delete_content", responses={202: _ACCEPTED, **problems(403, 413, 415)})
@@ -111,7 +111,7 @@ def receipts(query: ReceiptsQuery) -> Response:
 )
 def receipt_status(path: ReceiptPath, query: NoQuery) -> Response:
     """Read what a deletion has deleted, and whether it is done."""
-    return _with_state(get_receipt(services().db, caller().owner, path.receipt_id))
+    return _with_state(get_receipt(services().db, caller().reach, path.receipt_id))
 
 
 @deletions.before_request

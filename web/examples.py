@@ -177,6 +177,17 @@ EXAMPLES: dict[str, Any] = {
     },
     "Receipt": _RECEIPT,
     "ReceiptPage": _page(_RECEIPT),
+    "AuditPage": _page(
+        {
+            "at": "2026-03-01T12:00:00Z",
+            "owner": "lab",
+            "key_id": 3,
+            "action": "exported",
+            "detail": "results_csv",
+            "job": "19a3c5f012ab4d5e6f708",
+            "receipt": None,
+        }
+    ),
     "ModelInfo": _INFO,
     "ModelCard": {**_INFO, "card": "# default\n\n...", "crop_margin": 0.1, "grey": True, "workers": ["worker@host.17"]},
     "ModelList": {"items": [_INFO]},

@@ -138,7 +138,7 @@ def _results_jsonl(path: JobPath, query: ExportQuery, name: str) -> Response:
 
 
 def _asked(path: JobPath, query: ExportQuery, outcome: str | None = None) -> tuple[Job, Part]:
-    job = get_job(services().db, caller().owner, path.job_id)
+    job = get_job(services().db, caller().reach, path.job_id)
     if job.status == "deleting":
         raise ConflictError("The job is being deleted; there is nothing to export any more.", code="job_deleting")
     return job, part_of(services().db, job, after=query.after, limit=query.limit, outcome=outcome)

@@ -20,6 +20,7 @@ from web.pictures import check_may_be_shown
 from web.services import services
 
 PER_PAGE = 48
+IN_STRIP = 8
 TAGGED_FACES = 3
 """On the wall so many faces of an image have their name in the picture, and the others their glyph."""
 MOST_FOLDERS = 200
@@ -121,6 +122,25 @@ def tiles(job_id: str) -> Response:
     return answer
 
 
+@gallery.get("/jobs/<job_id>/gallery/strip")
+def strip(job_id: str) -> Response:
+    """The first few photographs with faces, as tiles: for the job's page."""
+    job = _job(job_id)
+    return make_response(render_template("_tiles.html", **strip_facts(job)))
+
+
+def strip_facts(job: Job) -> dict[str, Any]:
+    """What ``_tiles.html`` needs to show the first photographs of a job."""
+    asked = Asked(emotion="", outcome="", low=None, high=None, folder="", faces="", sort="")
+    found = (
+        results_page(services().db, job, limit=IN_STRIP, wanted=ResultFilter(outcome="ok"))
+        if job.counts["ok"]
+        else None
+    )
+    items = found.items if found else []
+    return {"job": job, "asked": asked, "tiles": tiles_of(items, asked, named=0), "shown": why_not_shown(job)}
+
+
 @gallery.get("/jobs/<job_id>/images/<int:image_id>")
 def image(job_id: str, image_id: int) -> Response:
     """One image: upright, with its boxes, every probability, and what is known of the file."""
@@ -171,12 +191,12 @@ class Tile:
         return _shows_picture(self.item)
 
 
-def tiles_of(items: list[dict[str, Any]], asked: Asked) -> list[Tile]:
-    """The images as tiles."""
-    return [_tile(item, asked) for item in items]
+def tiles_of(items: list[dict[str, Any]], asked: Asked, *, named: int = TAGGED_FACES) -> list[Tile]:
+    """The images as tiles; so many faces of each have their name in the picture."""
+    return [_tile(item, asked, named) for item in items]
 
 
-def _tile(item: dict[str, Any], asked: Asked) -> Tile:
+def _tile(item: dict[str, Any], asked: Asked, named: int) -> Tile:
     faces = item["faces"]
     lead = faces[0] if faces else None
     if asked.sort and faces:
@@ -186,7 +206,7 @@ def _tile(item: dict[str, Any], asked: Asked) -> Tile:
         lead = choose(kept or faces, key=lambda face: face["confidence"])
     elif asked.emotion:
         lead = next((face for face in faces if face["emotion"] == asked.emotion), lead)
-    boxes = boxes_of(faces, item["width"], item["height"], named=TAGGED_FACES)
+    boxes = boxes_of(faces, item["width"], item["height"], named=named)
     said = ", ".join(f"{face['emotion']} {100 * face['confidence']:.0f}%" for face in faces[:TAGGED_FACES])
     if len(faces) > TAGGED_FACES:
         said += f" and {len(faces) - TAGGED_FACES} more faces"
@@ -255,7 +275,7 @@ def _percent(name: str) -> int | None:
 
 
 def _job(job_id: str) -> Job:
-    return get_job(services().db, caller().owner, job_id)
+    return get_job(services().db, caller().reach, job_id)
 
 
 def _file_size(size: int | None) -> str:

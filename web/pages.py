@@ -20,17 +20,16 @@ from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
 from mien.paths import path_text
 from mien.queue import EXPAND, PURGE
 from mien.receipts import request_delete
-from mien.results import results_page
 from mien.submission import JobRequest, create_job
-from web import emotions, navigation
-from web.auth import SESSION_KEY, caller, caller_of
-from web.charts import bar_chart
+from web import emotions, navigation, sessions
+from web.auth import caller, caller_of
+from web.codes import IMAGE_CODES
+from web.gallery import strip_facts
+from web.job_facts import job_facts
 from web.long_poll import etag_of
 from web.services import services
-from web.summaries import recent_summary
 
 RECENT_JOBS = 20
-FIRST_RESULTS = 50
 RELOAD_S = 5
 
 pages = Blueprint("pages", __name__)
@@ -45,6 +44,7 @@ def install(app: Flask) -> None:
     app.add_template_filter(_moment, "moment")
     app.add_template_filter(_last_part, "last_part")
     app.add_template_filter(_by_value, "by_value")
+    app.add_template_filter(lambda code: IMAGE_CODES.get(code, ""), "error_words")
     app.add_template_filter(emotions.colour_class, "colour_class")
     app.add_template_filter(emotions.glyph, "glyph")
     navigation.add_entry(app, "pages.start", "Jobs", place=10)
@@ -103,7 +103,7 @@ def submit() -> Response:
 def job(job_id: str) -> Response:
     """A job: how far it is, what it found."""
     found = _job(job_id)
-    return make_response(render_template("job.html", **_job_facts(found, _can_go_on(found))))
+    return make_response(render_template("job.html", **_job_facts(found)))
 
 
 @pages.get("/jobs/<job_id>/live")
@@ -115,7 +115,9 @@ def live(job_id: str) -> Response:
     if request.if_none_match.contains_weak(tag):
         answer = make_response("", 304)
     else:
-        answer = make_response(render_template("live.html", **_job_facts(found, has_workers)))
+        answer = make_response(
+            render_template("live.html", name=_last_part(found.source_text), **job_facts(services().db, found))
+        )
     answer.set_etag(tag, weak=True)
     return answer
 
@@ -123,7 +125,7 @@ def live(job_id: str) -> Response:
 @pages.post("/jobs/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
     """End the job early."""
-    request_cancel(services().db, caller().owner, job_id)
+    request_cancel(services().db, caller().reach, job_id)
     services().doorbell.ring(PURGE)
     return _back_to(job_id)
 
@@ -131,7 +133,7 @@ def cancel(job_id: str) -> Response:
 @pages.post("/jobs/<job_id>/retry")
 def retry(job_id: str) -> Response:
     """Try its failed images again."""
-    request_retry(services().db, caller().owner, job_id)
+    request_retry(services().db, caller().reach, job_id)
     services().doorbell.ring(EXPAND)
     return _back_to(job_id)
 
@@ -145,7 +147,7 @@ def confirm_delete(job_id: str) -> Response:
 @pages.post("/jobs/<job_id>/delete")
 def delete(job_id: str) -> Response:
     """Delete the job and everything of it."""
-    request_delete(services().db, caller().owner, job_id)
+    request_delete(services().db, caller().reach, job_id)
     record_erasures(services().db, services().settings)
     services().doorbell.ring(PURGE)
     return cast(Response, redirect(url_for("pages.start"), 303))
@@ -162,11 +164,12 @@ def sign_in_submit() -> Response:
     """Keep the key in the session's cookie, if it opens."""
     secret = request.form.get("key", "").strip()
     target = _inner(request.form.get("next"))
-    if caller_of(secret, services().settings, services().db) is None:
+    who = caller_of(secret, services().settings, services().db)
+    if who is None:
         error = UnauthorizedError("This key does not open here. Check that all of it was copied.", code="bad_key")
         return make_response(render_template("sign_in.html", next=target, error=error), 401)
-    session.clear()
-    session[SESSION_KEY] = secret
+    sessions.begin(services().settings, who.key_id)
+    g.signed_in = who
     return cast(Response, redirect(target, 303))
 
 
@@ -200,7 +203,7 @@ def _once(asked: JobRequest) -> str | None:
 
 
 def _job(job_id: str) -> Job:
-    return get_job(services().db, caller().owner, job_id)
+    return get_job(services().db, caller().reach, job_id)
 
 
 def _can_go_on(job: Job) -> bool:
@@ -208,18 +211,13 @@ def _can_go_on(job: Job) -> bool:
     return job.is_final or bool(live_workers(services().db))
 
 
-def _job_facts(job: Job, has_workers: bool) -> dict[str, object]:
-    db = services().db
-    facts = recent_summary(db, job)
+def _job_facts(job: Job) -> dict[str, object]:
+    strip = strip_facts(job)
     return {
-        "job": job,
+        **strip,
+        **job_facts(services().db, job),
         "name": _last_part(job.source_text),
-        "chart": bar_chart(facts["faces"]),
-        "errors": facts["errors"],
-        "results": results_page(db, job, limit=FIRST_RESULTS),
-        "done": job.counts["total"] - job.counts["pending"],
-        "expanding": job.status in ("draft", "queued", "expanding"),
-        "has_workers": has_workers,
+        "strip": bool(strip["tiles"]),
     }
 
 

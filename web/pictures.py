@@ -79,7 +79,7 @@ def _answer(
 ) -> Response:
     parts = services()
     tools: _Tools = _tools()
-    job = get_job(parts.db, caller().owner, job_id)
+    job = get_job(parts.db, caller().reach, job_id)
     row = _row(job, image_id)
     check_may_be_shown(job)
     if kept_as and (kept := tools.cache.get(job.public_id, image_id, kept_as)):

@@ -10,7 +10,7 @@ from mien.aggregates import folders, summary_over
 from mien.jobs import get_job
 from mien.results import results_across
 from web.api import as_json
-from web.auth import caller
+from web.auth import caller, owner_asked
 from web.openapi import SECURITY, json_answer, problems
 from web.schemas import AmongJobs, FoldersQuery, JobPath, ResultsAcrossQuery
 from web.services import services
@@ -28,7 +28,7 @@ queries = APIBlueprint(
     "/results",
     operation_id="list_results_across",
     responses={200: json_answer(wire.ResultsAcrossPage, "A page of images with their faces and their job."),
-               **problems()},
+               **problems(403)},
 )  # fmt: skip
 def results(query: ResultsAcrossQuery) -> Response:
     """Read results of all your jobs, or of those that the filters choose.
@@ -38,7 +38,7 @@ def results(query: ResultsAcrossQuery) -> Response:
     """
     page = results_across(
         services().db,
-        caller().owner,
+        owner_asked(query.owner),
         among=query.among,
         after=query.after,
         limit=query.limit,
@@ -51,14 +51,16 @@ def results(query: ResultsAcrossQuery) -> Response:
 @queries.get(
     "/summary",
     operation_id="get_overall_summary",
-    responses={200: json_answer(wire.OverallSummary, "The jobs in numbers."), **problems()},
+    responses={200: json_answer(wire.OverallSummary, "The jobs in numbers."), **problems(403)},
 )
 def summary(query: AmongJobs) -> Response:
     """Count faces per label, images per outcome and error, and confidence, over all your jobs or those chosen.
 
     `metadata.KEY=VALUE` chooses jobs by a plain value of their metadata.
     """
-    return as_json(wire.OverallSummary.model_validate(summary_over(services().db, caller().owner, query.among)))
+    return as_json(
+        wire.OverallSummary.model_validate(summary_over(services().db, owner_asked(query.owner), query.among))
+    )
 
 
 @queries.get(
@@ -68,7 +70,7 @@ def summary(query: AmongJobs) -> Response:
 )
 def job_folders(path: JobPath, query: FoldersQuery) -> Response:
     """Sum up a job by the folders directly in a folder; images that lie in it itself stand under its own name."""
-    job = get_job(services().db, caller().owner, path.job_id)
+    job = get_job(services().db, caller().reach, path.job_id)
     items, has_more = folders(services().db, job, folder=query.folder, after=query.after, limit=query.limit)
     last = items[-1]["folder"] if items and has_more else None
     return as_json(wire.FolderPage.model_validate({"items": items, "next": last, "has_more": has_more}))

@@ -23,6 +23,7 @@ HEADERS = {
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 REPEATABLE = frozenset({("uploads.delete_images", "path")})
 """Query parameters that may be given several times, by endpoint."""
+MAX_FORM_BYTES, MAX_FORM_PARTS = 1 << 20, 200
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -36,6 +37,9 @@ def install(app: Flask, settings: Settings) -> None:
     def _refuse_strange_requests() -> None:
         if check_host:
             refuse_strange_host(allowed)
+        if not request.path.startswith("/api/"):  # the pages' forms are small, and one of them needs no key
+            request.max_content_length = min(MAX_FORM_BYTES, settings.max_request_bytes)
+            request.max_form_memory_size, request.max_form_parts = MAX_FORM_BYTES, MAX_FORM_PARTS
         refuse_cross_site()
         refuse_unstorable_query()
 

@@ -14,6 +14,7 @@ from mien.database import Database
 from mien.models import ModelStore
 from mien.settings import Settings
 from web.doorbell import Doorbell
+from web.trail import AuditTrail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,7 @@ class Services:
     """Places for uploads that arrive: fewer than half, so that with every long poll waiting a thread is still free."""
     predicting: Waiting
     """Places for single images: a quarter of the threads, each for a few seconds."""
+    trail: AuditTrail
     is_stopping: Callable[[], bool] = field(default=lambda: False)
     """Whether the server drains: long polls then answer at once (set by ``web.serving``)."""
 

@@ -236,7 +236,7 @@ def _draft(job_id: str) -> DraftIntake:
 
 
 def _job(job_id: str) -> Job:
-    return get_job(services().db, caller().owner, job_id)
+    return get_job(services().db, caller().reach, job_id)
 
 
 def _answer(received: Received) -> wire.Received:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import stat
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,12 +14,13 @@ from flask.testing import FlaskClient
 
 from mien.database import Database
 from mien.errors import SettingsError
-from mien.keys import create_key, revoke_key
+from mien.keys import create_key, list_keys, revoke_key
 from mien.local_token import read_or_make_token
 from mien.migrate import migrate
 from tests.support.web import make_app, make_settings, parts_of
 from web.app import create_app
-from web.auth import session_secret
+from web.auth import is_default_password
+from web.sessions import session_secret
 
 FAR = {"REMOTE_ADDR": "203.0.113.9"}
 
@@ -127,6 +131,30 @@ def test_mien_does_not_serve_the_world_without_a_key(tmp_path: Path) -> None:
         create_app(settings)
 
 
+@pytest.mark.parametrize(
+    ("url", "weak"),
+    [
+        ("postgresql://mien:mien@db/mien", True),
+        ("postgresql://postgres:postgres@db/mien", True),
+        ("postgresql://mien:change-me-please@db/mien", True),
+        ("redis://:password1@redis/0", True),
+        ("redis://:short@redis/0", True),
+        ("postgresql://mien:9f86d081884c7d65@db/mien", False),
+        ("postgresql:///mien?host=/run/postgresql", False),
+        ("redis://redis:6379/0", False),
+        ("", False),
+    ],
+)
+def test_passwords_that_are_tried_first(url: str, weak: bool) -> None:
+    assert is_default_password(url) == weak
+
+
+def test_mien_does_not_serve_the_world_with_a_default_password(world: Flask, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="MIEN_BROKER_URL") as caught:
+        create_app(make_settings(tmp_path, host="0.0.0.0", broker_url="redis://:redis@127.0.0.1:1/0"))  # noqa: S104
+    assert ":redis@" not in caught.value.detail
+
+
 def test_with_the_database_away_nobody_gets_in(tmp_path: Path) -> None:
     url = "postgresql://nobody@127.0.0.1:1/nothing"
     client = create_app(make_settings(tmp_path, host="0.0.0.0", database_url=url)).test_client()  # noqa: S104
@@ -162,9 +190,41 @@ def test_a_revoked_key_ends_the_session(client: FlaskClient, db: Database) -> No
     assert client.get("/api/v1/jobs").status_code == 401
 
 
+def test_a_cookie_holds_no_key_and_does_not_last(world: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = world.test_client()
+    cookie = client.post("/sign-in", data={"key": "ada" * 12}).headers["Set-Cookie"]
+    payload = cookie.partition("=")[2].split(".")[0]
+    assert b"ada" not in base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    assert client.get("/api/v1/jobs").status_code == 200
+    later = time.time() + parts_of(world).settings.session_s + 5
+    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: later)
+    assert client.get("/api/v1/jobs").status_code == 401
+
+
+def test_signing_in_by_the_local_token_ends_with_it(client: FlaskClient, db: Database, tmp_path: Path) -> None:
+    create_key(db, "first")
+    token = read_or_make_token(tmp_path / "data")
+    assert client.post("/sign-in", data={"key": token}).status_code == 303
+    assert client.get("/api/v1/jobs").status_code == 200
+    assert client.get("/api/v1/jobs", environ_overrides=FAR).status_code == 401
+    (tmp_path / "data" / "local.token").unlink()
+    assert client.get("/api/v1/jobs").status_code == 401
+
+
+def test_signing_in_begins_a_session_of_its_own(world: Flask) -> None:
+    client = world.test_client()
+    client.post("/sign-in", data={"key": "ada" * 12})
+    client.post("/sign-in", data={"key": "bob" * 12})
+    assert [key["name"] for key in map(asdict, list_keys(parts_of(world).db)) if key["last_used_at"]] == ["ada", "bob"]
+    client.post("/sign-out")
+    assert client.get("/api/v1/jobs").status_code == 401
+
+
 def test_over_https_the_cookie_is_secure(world: Flask) -> None:
     answer = world.test_client().post("/sign-in", data={"key": "ada" * 12}, headers={"X-Forwarded-Proto": "https"})
     assert "Secure" in answer.headers["Set-Cookie"]
+    assert answer.headers["Set-Cookie"].startswith("__Host-mien=")
+    assert "Path=/" in answer.headers["Set-Cookie"] and "Domain" not in answer.headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize("target", ["//evil.example/", "https://evil.example/", "/\\evil.example", "/\r\nX: y", "x"])
@@ -185,8 +245,13 @@ def test_the_session_secret_is_made_once_and_closed_to_others(tmp_path: Path) ->
     assert session_secret(tmp_path / "new") == first
     assert stat.S_IMODE((tmp_path / "new" / "session.key").stat().st_mode) == 0o600
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["session.key"]
-    (tmp_path / "new" / "session.key").write_bytes(b"short")
-    with pytest.raises(SettingsError, match="damaged"):
+    for weak in (b"short", b"0" * 32, b"secret" * 8):
+        (tmp_path / "new" / "session.key").write_bytes(weak)
+        with pytest.raises(SettingsError, match="damaged"):
+            session_secret(tmp_path / "new")
+    (tmp_path / "new" / "session.key").write_bytes(first)
+    (tmp_path / "new" / "session.key").chmod(0o644)
+    with pytest.raises(SettingsError, match="open to others"):
         session_secret(tmp_path / "new")
 
 

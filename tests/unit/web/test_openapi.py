@@ -18,7 +18,10 @@ CODE = re.compile(
     r'(?:code=|code = |ImageError\(\s*|Verdict\(|fail_job\([^"]*|set_notice\([^"]*|_pause\([^"]*)"([a-z_]+)"'
 )
 
-INTERNAL = {"lease_lost", "bad_setting", "no_key", "not_migrated", "unknown_key", "missing_resource", "pandas_missing"}
+INTERNAL = {
+    *("lease_lost", "bad_setting", "no_key", "weak_password", "not_migrated", "unknown_key", "missing_resource"),
+    *("pandas_missing", "bad_erasure_log"),
+}
 """Errors that a client of the API cannot meet."""
 ELSEWHERE = {
     *("no_images", "source_away", "engines_cannot_start", "folders_unreadable"),
