@@ -86,10 +86,12 @@ def test_a_finished_job_shows_all(client: FlaskClient, db: Database, photos: Pat
     work_off(db, lambda image: bad(image) if image.position == 0 else ok(image))
     page = client.get(f"/jobs/{job_id}", headers=PAGE).text
     assert "completed" in page and "refresh" not in page
-    for name in ("results.csv", "images.csv", "errors.csv", "results.jsonl", "provenance"):
+    for name in ("results.csv", "images.csv", "errors.csv", "results.jsonl", "results.parquet", "provenance"):
         assert f">{name}</a>" in page
     assert "6 faces: happy 6 (100.0%)" in page
-    assert "It is broken." in page and "70.0%" in page
+    assert "<code>corrupt</code>" in page and "it is damaged" in page
+    assert "Of 6 faces 0% were named with a confidence of 80% or more" in page
+    assert f"/jobs/{job_id}/gallery" in page
     assert "Try the 2 failed again" in html.unescape(page)
     assert 'action="/jobs/' + job_id + '/cancel"' not in page
 
