@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,18 +16,23 @@ from mien.ledger.cache import look_up, may_have
 from mien.ledger.commit import ImageOutcome
 from mien.ledger.lease import ChunkLease, LeasedImage
 from mien.sources import open_image
-from mien.stage_times import ENGINE_TIME_FIELDS
+from mien.stage_times import ENGINE_TIME_FIELDS, Clock
 
 HASH_BLOCK = 1 << 20
+HASHERS = min(4, os.cpu_count() or 1)
+FEW = 16
+"""Files that are not worth threads."""
 _NO_TIME: dict[str, Any] = dict.fromkeys(ENGINE_TIME_FIELDS, 0.0)
 
 
 @dataclass(frozen=True)
 class Known:
-    """``outcomes``: image id -> what the ledger knows. ``copies``: image id -> an image with equal bytes."""
+    """``outcomes``: image id -> what the ledger knows. ``copies``: image id -> an image with equal bytes.
+    ``hashing``: seconds (worked, waited) that reading and hashing took, summed over threads."""
 
     outcomes: Mapping[int, ImageOutcome]
     copies: Mapping[int, int]
+    hashing: tuple[float, float] = (0.0, 0.0)
 
     def rest(self, lease: ChunkLease) -> list[LeasedImage]:
         """The images that have to be classified."""
@@ -54,11 +60,9 @@ def find_known(db: Database, lease: ChunkLease, max_file_bytes: int) -> Known:
     alike: dict[int, int] = defaultdict(int)
     for size in sizes.values():
         alike[size] += 1
-    hashes = {
-        image.id: digest
-        for image in lease.images
-        if image.id in sizes and (look or alike[sizes[image.id]] > 1) and (digest := _hash(lease, image))
-    }
+    doubtful = [i for i in lease.images if i.id in sizes and (look or alike[sizes[i.id]] > 1)]
+    hashed = _hash_all(lease, doubtful)
+    hashes = {image.id: digest for image, (digest, _) in zip(doubtful, hashed, strict=True) if digest}
     found = look_up(db, lease, set(hashes.values())) if look else {}
     outcomes = {i: replace(found[digest], image_id=i) for i, digest in hashes.items() if digest in found}
     first: dict[bytes, int] = {}
@@ -67,7 +71,21 @@ def find_known(db: Database, lease: ChunkLease, max_file_bytes: int) -> Known:
         for i, digest in hashes.items()
         if i not in outcomes and (original := first.setdefault(digest, i)) != i
     }
-    return Known(outcomes, copies)
+    worked, waited = (sum(lap[kind] for _, lap in hashed) for kind in (0, 1))
+    return Known(outcomes, copies, (worked, waited))
+
+
+def _hash_all(lease: ChunkLease, images: Sequence[LeasedImage]) -> list[tuple[bytes | None, tuple[float, float]]]:
+    """Digests, and what each took. Reading and hashing let go of the interpreter: threads share the cores."""
+
+    def hash_one(image: LeasedImage) -> tuple[bytes | None, tuple[float, float]]:
+        clock = Clock()
+        return _hash(lease, image), clock.lap()
+
+    if len(images) < FEW:
+        return [hash_one(image) for image in images]
+    with ThreadPoolExecutor(HASHERS, thread_name_prefix="hash") as pool:
+        return list(pool.map(hash_one, images))
 
 
 def _size(lease: ChunkLease, image: LeasedImage) -> int | None:
