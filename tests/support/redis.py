@@ -24,6 +24,13 @@ class Redis:
         ]
         self._server: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        if self._server is None:
+            raise RuntimeError("the server does not run")
+        return self._server.pid
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._server = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
