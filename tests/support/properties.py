@@ -19,3 +19,8 @@ settings.register_profile(
     "long", max_examples=3000, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("quick")
+
+
+def is_long() -> bool:
+    """Whether this is the long run."""
+    return settings().max_examples > 1000

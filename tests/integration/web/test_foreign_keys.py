@@ -67,11 +67,11 @@ class World:
         if "/api/v1/jobs/{job_id}/reviews" in served:
             body = {"mode": "mend"}
             answer = self.client.post(f"/api/v1/jobs/{self.done}/reviews", json=body, headers=self.ann)
-            found["review_id"] = answer.json.get("id", "0") if answer.is_json else "0"
+            found["review_id"] = answer.json["id"]
         if "/api/v1/webhooks" in served:
-            body = {"url": f"https://example.org/{WITNESS}", "events": ["job.completed"]}
+            body = {"url": f"https://1.1.1.1/{WITNESS}", "events": ["job.completed"]}  # an address asks no name server
             answer = self.client.post("/api/v1/webhooks", json=body, headers=self.ann)
-            found["webhook_id"] = answer.json.get("id", "0") if answer.is_json else "0"
+            found["webhook_id"] = answer.json["id"]
         return found
 
     def snapshot(self) -> dict[str, list[Any]]:
