@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from mien.database import Database
 from mien.errors import LeaseLostError
 from mien.faults import fault_point
+from mien.ledger.bulk import KeptFace, write_faces, write_outcomes
 from mien.ledger.counters import move_counters
 from mien.ledger.lease import ChunkLease
 from mien.ledger.tallies import Counted, write_tallies
-from mien.schema import chunks, faces, images, jobs
+from mien.schema import chunks, jobs
 from mien.stage_times import Clock, add_lap, sum_times
 
 PROBABILITY_DIGITS = 6
@@ -80,7 +81,9 @@ def commit_chunk(
     """
     clock = clock or Clock()
     _check(lease, outcomes)
-    face_rows = [row for outcome in outcomes for row in _face_rows(lease, outcome)]
+    kept = [
+        kept_face(outcome.image_id, number, face) for outcome in outcomes for number, face in enumerate(outcome.faces)
+    ]
     with db.write() as connection:
         now = db.now(connection)
         held = connection.execute(
@@ -90,10 +93,9 @@ def commit_chunk(
         ).rowcount
         if held != 1:
             raise LeaseLostError(f"The lease on chunk {lease.chunk_id} of job {lease.public_id} was taken back.")
-        if face_rows:
-            connection.execute(faces.insert(), face_rows)
-        connection.execute(_UPDATE_IMAGE, [_image_row(outcome) for outcome in outcomes])
-        write_tallies(connection, lease.job_id, lease.labels, _counted(lease, outcomes, face_rows))
+        write_outcomes(connection, outcomes)
+        write_faces(connection, lease.job_id, lease.chunk_id, lease.labels, kept)
+        write_tallies(connection, lease.job_id, lease.labels, _counted(lease, outcomes, kept))
         fault_point("in_commit")
         times = _times(outcomes, spent or {}, clock)
         row = move_counters(
@@ -106,20 +108,6 @@ def commit_chunk(
             .values(commit_number=row.commits, committed_at=now, **times)
         )
     return str(row.status)
-
-
-_UPDATE_IMAGE = (
-    images.update()
-    .where(images.c.id == sa.bindparam("image_id"), images.c.outcome == "pending")
-    .values(
-        **{
-            name: sa.bindparam(f"new_{name}")
-            for name in (
-                "outcome", "error_code", "error", "width", "height", "bytes", "format", "sha256", "faces", "cached"
-            )
-        }
-    )
-)  # fmt: skip
 
 
 def _unless_folders() -> sa.ColumnElement[Any]:
@@ -141,59 +129,36 @@ def _check(lease: ChunkLease, outcomes: Sequence[ImageOutcome]) -> None:
             raise ValueError("a face has another number of probabilities than the job has labels")
 
 
-def _face_rows(lease: ChunkLease, outcome: ImageOutcome) -> Iterable[dict[str, Any]]:
-    for number, face in enumerate(outcome.faces):
-        yield {
-            "image_id": outcome.image_id,
-            "number": number,
-            "job_id": lease.job_id,
-            "chunk_id": lease.chunk_id,
-            **face_values(face, lease.labels),
-        }
-
-
 def face_values(face: FaceOutcome, labels: Sequence[str]) -> dict[str, Any]:
-    """A face as it is kept and shown: rounded, with its most probable label."""
-    top = max(range(len(labels)), key=face.probabilities.__getitem__)
-    return {
-        "x": round(face.x, BOX_DIGITS),
-        "y": round(face.y, BOX_DIGITS),
-        "width": round(face.width, BOX_DIGITS),
-        "height": round(face.height, BOX_DIGITS),
-        "score": None if face.score is None else round(face.score, PROBABILITY_DIGITS),
-        "emotion": labels[top],
-        "confidence": round(face.probabilities[top], PROBABILITY_DIGITS),
-        "probabilities": {
-            label: round(p, PROBABILITY_DIGITS) for label, p in zip(labels, face.probabilities, strict=True)
-        },
-    }
+    """A face as it is kept and shown, by name."""
+    return kept_face(0, 0, face).values(labels)
 
 
-def _counted(
-    lease: ChunkLease, outcomes: Sequence[ImageOutcome], face_rows: Iterable[dict[str, Any]]
-) -> Iterable[Counted]:
+def kept_face(image_id: int, number: int, face: FaceOutcome) -> KeptFace:
+    """A face as it is kept and shown: rounded, with its most probable label (the first of equal ones)."""
+    shares = face.probabilities
+    return KeptFace(
+        image_id,
+        number,
+        (
+            round(face.x, BOX_DIGITS),
+            round(face.y, BOX_DIGITS),
+            round(face.width, BOX_DIGITS),
+            round(face.height, BOX_DIGITS),
+        ),
+        None if face.score is None else round(face.score, PROBABILITY_DIGITS),
+        shares.index(max(shares)),
+        tuple([round(share, PROBABILITY_DIGITS) for share in shares]),
+    )
+
+
+def _counted(lease: ChunkLease, outcomes: Sequence[ImageOutcome], kept: Sequence[KeptFace]) -> Iterable[Counted]:
     boxes: dict[int, list[tuple[str, float]]] = {}
-    for row in face_rows:
-        boxes.setdefault(row["image_id"], []).append((row["emotion"], row["confidence"]))
+    for face in kept:
+        boxes.setdefault(face.image_id, []).append((lease.labels[face.top], face.confidence))
     paths = {image.id: image.path for image in lease.images}
     for outcome in outcomes:
         yield Counted(lease.chunk_id, paths[outcome.image_id], outcome.outcome, boxes.get(outcome.image_id, ()))
-
-
-def _image_row(outcome: ImageOutcome) -> dict[str, Any]:
-    return {
-        "image_id": outcome.image_id,
-        "new_outcome": outcome.outcome,
-        "new_error_code": outcome.error_code,
-        "new_error": outcome.error,
-        "new_width": outcome.width,
-        "new_height": outcome.height,
-        "new_bytes": outcome.file_bytes,
-        "new_format": outcome.format,
-        "new_sha256": outcome.sha256,
-        "new_faces": len(outcome.faces),
-        "new_cached": outcome.cached,
-    }
 
 
 def _moved(outcomes: Sequence[ImageOutcome]) -> dict[str, float]:
