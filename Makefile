@@ -16,9 +16,9 @@ PYTEST := $(BIN)/python -m pytest
 OWN := env -u MIEN_DATABASE_URL -u MIEN_BROKER_URL -u MIEN_MODELS_DIR -u MIEN_URL -u MIEN_API_KEY -u MIEN_ROOTS -u MIEN_DATA_DIR
 # two at a time: most tests wait now and then; files stay together because their tests share what runs
 PARALLEL ?= -n 2 --dist loadfile
-NO_EXTRAS := not torch and not shared and not postgres and not browser and not s3
+NO_EXTRAS := not torch and not shared and not postgres and not browser and not s3 and not long
 
-.PHONY: help demo up test check lint format lock train-demo wheel clean test-lowest
+.PHONY: help demo up test check torture lint format lock train-demo wheel clean test-lowest
 
 help:
 	@echo "make demo                         classify the samples: real model, queue, worker and database; writes results.csv"
@@ -27,6 +27,8 @@ help:
 	@echo "make test                         every test and lint (installs torch; PostgreSQL, Redis and Chromium where they are)"
 	@echo "make check                        lint and the tests that need no torch, PostgreSQL, Chromium or shared data"
 	@echo "make lint | make format           ruff and mypy | let ruff format the code"
+	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
+	@echo "make fuzz                         hostile input at length: random images, archives, requests (an hour)"
 	@echo "make train-demo                   train a small model from start to end"
 	@echo "make lock | make wheel            renew requirements/*.lock | build dist/*.whl"
 	@echo "make clean                        delete what these commands made"
@@ -57,6 +59,16 @@ test: $(VENV)/.test.stamp lint-test
 
 check: $(VENV)/.check.stamp lint-check
 	@$(OWN) $(PYTEST) $(PARALLEL) -m "$(NO_EXTRAS)" $(ARGS)
+
+# Both ways to run Mien side by side; ARGS="--only 1,8 --way production --short --write docs/promises.md".
+torture: $(VENV)/.test.stamp
+	@$(OWN) $(BIN)/python -m tests.reliability.torture $(ARGS)
+
+# the property-based tests with thousands of random examples each, and archives of a million entries: about an hour
+.PHONY: fuzz
+fuzz: $(VENV)/.check.stamp
+	@$(OWN) $(PYTEST) --hypothesis-profile=long --timeout=3600 $(ARGS) tests/unit/mien/test_properties.py \
+		tests/unit/mien/test_hostile_archives.py tests/unit/mien/test_hostile_images.py tests/unit/web/test_api_properties.py
 
 .PHONY: lint-test lint-check
 lint-test: $(VENV)/.test.stamp

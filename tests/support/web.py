@@ -73,14 +73,14 @@ def make_app(folder: Path, **changes: Any) -> Flask:
     settings = make_settings(folder, **changes)
     ledger = folder / "data" / "mien.sqlite3"
     if not settings.database_url and not ledger.exists():
-        ledger.write_bytes(_migrated_ledger())
+        ledger.write_bytes(migrated_ledger())
     app = create_app(settings)
     app.test_client_class = CheckedClient
     return app
 
 
 @cache
-def _migrated_ledger() -> bytes:
+def migrated_ledger() -> bytes:
     """An empty SQLite ledger; migrating anew for each test would take most of its time."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ledger.sqlite3"
