@@ -213,8 +213,8 @@ def _as_job(row: sa.Row[Any], now: dt.datetime) -> Job:
 _PLAIN = (
     "id", "public_id", "owner", "status", "request", "version", "source_type", "source_path", "source_text",
     "source_identity", "recursive", "include", "exclude", "model", "model_revision", "precision", "faces_mode",
-    "detect_size", "min_face_score", "min_face", "provenance", "metadata", "upload_files", "upload_bytes", "keep_images_s",
-    "keep_results_s", "error_code", "error",
+    "detect_size", "min_face_score", "min_face", "provenance", "metadata", "upload_files", "upload_bytes",
+    "keep_images_s", "keep_results_s", "error_code", "error",
     "notice_code", "notice",
 )  # fmt: skip
 

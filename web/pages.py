@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -16,8 +15,7 @@ from mien import __version__
 from mien.erasure import record_erasures
 from mien.errors import MienError, UnauthorizedError
 from mien.heartbeat import live_workers
-from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
-from mien.paths import path_text
+from mien.jobs import Job, get_job, request_cancel, request_retry
 from mien.queue import EXPAND, PURGE
 from mien.receipts import request_delete
 from mien.submission import JobRequest, create_job
@@ -28,8 +26,8 @@ from web.gallery import strip_facts
 from web.job_facts import job_facts
 from web.long_poll import etag_of
 from web.services import services
+from web.start import begin, start_facts
 
-RECENT_JOBS = 20
 RELOAD_S = 5
 
 pages = Blueprint("pages", __name__)
@@ -38,6 +36,7 @@ pages = Blueprint("pages", __name__)
 def install(app: Flask) -> None:
     """Serve the pages."""
     app.register_blueprint(pages)
+    app.register_blueprint(begin)
     app.add_template_filter(_count, "count")
     app.add_template_filter(_percent, "percent")
     app.add_template_filter(_duration, "duration")
@@ -77,6 +76,7 @@ def submit() -> Response:
                     "path": request.form.get("path", "").strip(),
                     "recursive": "recursive" in request.form,
                 },
+                "model": request.form.get("model") or None,
                 "options": {"faces": request.form.get("faces", "detect")},
             }
         )
@@ -181,17 +181,8 @@ def sign_out() -> Response:
 
 
 def _start_page(error: MienError | None = None, status: int = 200) -> Response:
-    parts, who = services(), caller()
     body = render_template(
-        "start.html",
-        error=error,
-        form=request.form,
-        picked=request.args.get("path"),
-        once=os.urandom(16).hex(),
-        roots=[path_text(os.fsencode(root)) for root in parts.settings.roots],
-        any_folder=who.any_folder,
-        jobs=list_jobs(parts.db, who.owner, limit=RECENT_JOBS),
-        has_workers=bool(live_workers(parts.db)),
+        "start.html", error=error, form=request.form, picked=request.args.get("path"), **start_facts()
     )
     return make_response(body, status)
 
