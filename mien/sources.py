@@ -7,6 +7,7 @@ import fnmatch
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def walk(
     """Walk a folder as a stream, never holding more than one folder's open handles and the names of its sub-folders.
 
     Patterns are shell patterns against the relative path or the file's name. ``include`` replaces the test by ending;
-    ``exclude`` comes after it. Dot-files, ``._*``, ``__MACOSX`` and ``Thumbs.db`` are passed over in silence.
+    ``exclude`` comes after it. Dot-files, ``._*``, ``__MACOSX`` and ``Thumbs.db`` are passed over in silence. A folder
+    that is swapped for a link while its turn has not come is not followed: each is opened step by step from the root.
     """
     wanted = [os.fsencode(pattern) for pattern in include]
     unwanted = [os.fsencode(pattern) for pattern in exclude]
@@ -115,11 +117,12 @@ def walk(
         folder = folders.pop()
         below: list[bytes] = []
         try:
-            with os.scandir(os.path.join(root, folder) if folder else root) as entries:
+            with _folder_beneath(root, folder) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
-                    if _is_hidden(entry.name):
+                    name = os.fsencode(entry.name)
+                    if _is_hidden(name):
                         continue
-                    path = folder + b"/" + entry.name if folder else entry.name
+                    path = folder + b"/" + name if folder else name
                     if entry.is_dir(follow_symlinks=False):
                         if recursive:
                             below.append(path)
@@ -130,6 +133,20 @@ def walk(
                 raise
             yield Skipped(folder, "unreadable_folder")
         folders.extend(sorted(below, reverse=True))
+
+
+@contextmanager
+def _folder_beneath(root: bytes, relative: bytes) -> Iterator[int]:
+    """The descriptor of a folder below ``root``, no component of whose path is a link."""
+    at = os.open(root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        for part in relative.split(b"/") if relative else ():
+            below = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        yield at
+    finally:
+        os.close(at)
 
 
 def judge_name(path: bytes, wanted: Sequence[bytes], unwanted: Sequence[bytes]) -> str | None:
@@ -148,12 +165,12 @@ def _is_hidden(name: bytes) -> bool:
     return name.startswith(b".") or name in PASSED_OVER
 
 
-def _judged(entry: os.DirEntry[bytes], path: bytes, wanted: list[bytes], unwanted: list[bytes]) -> Found | Skipped:
+def _judged(entry: os.DirEntry[str], path: bytes, wanted: list[bytes], unwanted: list[bytes]) -> Found | Skipped:
     if reason := judge_name(path, wanted, unwanted):
         return Skipped(path, reason)
     if entry.is_symlink():
         try:
-            if stat.S_ISDIR(os.stat(entry.path).st_mode):
+            if stat.S_ISDIR(entry.stat().st_mode):
                 return Skipped(path, "link_to_folder")
         except OSError:
             return Found(path)  # a broken link is an image that cannot be read; its row will say so

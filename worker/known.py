@@ -98,7 +98,7 @@ def _size(lease: ChunkLease, image: LeasedImage) -> int | None:
 def _hash(lease: ChunkLease, image: LeasedImage) -> bytes | None:
     """SHA-256 of the file as it is opened safely below the source, None if it cannot be read."""
     try:
-        descriptor = open_image(lease.source_path, image.file)
+        descriptor = open_image(lease.source_path, image.file, lease.source_identity)
     except ImageError:
         return None
     digest = hashlib.sha256()

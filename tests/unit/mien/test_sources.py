@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -89,6 +90,31 @@ def test_a_folder_swapped_for_a_link_is_not_followed_out(folder: Path, tmp_path:
     with pytest.raises(ImageError) as caught:
         open_image(bytes(folder), b"sub/c.webp")
     assert caught.value.code == "outside_root"
+
+
+def test_a_folder_swapped_for_a_link_during_the_walk_is_not_entered(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.jpg").write_bytes(b"secret")
+    walking = walk(bytes(folder))
+    first = next(walking)  # the names in the root are read by now, its folders have not been entered
+    shutil.rmtree(folder / "sub")
+    (folder / "sub").symlink_to(outside)
+    rest = [first, *walking]
+    assert b"sub/secret.jpg" not in {item.path for item in rest}
+    assert Skipped(b"sub", "unreadable_folder") in rest
+
+
+def test_a_root_swapped_for_a_link_is_another_folder(folder: Path, tmp_path: Path) -> None:
+    identity = folder_identity(bytes(folder))
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.png").write_bytes(b"secret")
+    os.close(open_image(bytes(folder), b"a.png", identity))
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "outside")
+    with pytest.raises(ImageError) as caught:
+        open_image(bytes(folder), b"a.png", identity)
+    assert caught.value.code == "source_away"
 
 
 @pytest.mark.parametrize("path", [b"../outside.jpg", b"sub/../a.png", b"/etc/hostname", b"", b"sub//c.webp", b"."])
