@@ -29,6 +29,7 @@ help:
 	@echo "make lint | make format           ruff and mypy | let ruff format the code"
 	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
 	@echo "make fuzz                         hostile input at length: random images, archives, requests (an hour)"
+	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
 	@echo "make train-demo                   train a small model from start to end"
 	@echo "make lock | make wheel            renew requirements/*.lock | build dist/*.whl"
 	@echo "make clean                        delete what these commands made"
@@ -69,6 +70,10 @@ torture: $(VENV)/.test.stamp
 fuzz: $(VENV)/.check.stamp
 	@$(OWN) $(PYTEST) --hypothesis-profile=long --timeout=3600 $(ARGS) tests/unit/mien/test_properties.py \
 		tests/unit/mien/test_hostile_archives.py tests/unit/mien/test_hostile_images.py tests/unit/web/test_api_properties.py
+
+# Both ways to run Mien side by side; ARGS="--only 1,8 --way production --short --write docs/promises.md".
+torture: $(VENV)/.test.stamp
+	@$(OWN) $(BIN)/python -m tests.reliability.torture $(ARGS)
 
 .PHONY: lint-test lint-check
 lint-test: $(VENV)/.test.stamp

@@ -22,7 +22,8 @@ from mien.errors import MienError
 
 MODULES = (
     *("cli.classify", "cli.run", "cli.jobs", "cli.upload"),
-    *("cli.doctor", "cli.operate", "cli.workers", "cli.webhooks", "cli.keys", "cli.audit", "cli.backup", "cli.model_commands"),
+    *("cli.doctor", "cli.operate", "cli.workers", "cli.webhooks", "cli.keys", "cli.audit", "cli.backup"),
+    "cli.model_commands",
 )
 """Each has a list ``commands``. Their own imports are light; what is heavy is imported inside the commands."""
 CTRL_C = 130

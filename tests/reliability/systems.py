@@ -40,8 +40,8 @@ QUICK = {
     "MIEN_CHUNK_SIZE": "16",
     "MIEN_CHUNK_S": "0",
     "MIEN_ENGINES": "2",
-    "MIEN_IMAGE_TIMEOUT_S": "4",
-    "MIEN_ENGINE_MAX_RSS_BYTES": str(400 << 20),
+    "MIEN_IMAGE_TIMEOUT_S": "6",
+    "MIEN_ENGINE_MAX_RSS_BYTES": str(256 << 20),
     "MIEN_LOG_LEVEL": "INFO",
     # what an image's name asks for: see worker/faults.py
     "MIEN_FAULTS": "slow:*slow*,crash:*crash*,abort:*abort*,exit:*exit*,hang:*hang*,oom:*oom*",
