@@ -75,8 +75,9 @@ class TorchNetwork:
 
         return self.logits(torch.from_numpy(np.stack(crops)).to(self.device)).cpu().numpy()
 
-    def compile(self, sizes: Sequence[int], sign: Callable[[], None] = lambda: None) -> None:
-        """Compile the network for these batch sizes and run each once; ``sign`` is called before each.
+    def compile(self, sizes: Sequence[int], sign: Callable[[], None] = lambda: None, backend: str = "inductor") -> None:
+        """Compile the network for these batch sizes and run each once; ``sign`` is called before each; ``backend`` is
+        torch.compile's.
 
         Raises:
             Exception: whatever torch's compiler raises; the network runs uncompiled as before.
@@ -84,7 +85,7 @@ class TorchNetwork:
         import torch  # noqa: PLC0415
 
         # one program per fixed shape: dynamic shapes cost speed, and padding makes a few shapes do
-        program: Any = torch.compile(self._forward, dynamic=False)
+        program: Any = torch.compile(self._forward, dynamic=False, backend=backend)
         spec = self.model.input
         ready = {}
         for size in sizes:
@@ -128,7 +129,7 @@ def _load(model: Model, kind: torch.dtype) -> Any:
             return AutoModelForImageClassification.from_pretrained(
                 model.folder, local_files_only=True, dtype=kind, **options
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except Exception as error:  # readers of configurations and weights raise kinds of their own
             if attempt == len(attempts):
                 raise ModelError(
                     f"The model {model.name!r} cannot be loaded by transformers: {one_line(error)}."
