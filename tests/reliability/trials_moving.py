@@ -26,7 +26,7 @@ def device_memory(trial: Trial) -> str:
     """A device that holds four crops at once and is given 64: the batch halves until it fits; no image is lost."""
     from worker.device_pool import DevicePool  # torch is not everywhere
 
-    count = trial.size(100, 1000)
+    count = trial.size(60, 1000)
     folder = trial.folder / "full"
     names = greys(folder, count, "full")
     model = load_model(make_torch_model(trial.folder / "model"))
@@ -96,7 +96,7 @@ def _back_up(trial: Trial, target: Path) -> None:
     """By the command in full size; the short form has too few images for the time that a command takes to start."""
     mien = trial.system.mien
     if trial.full:
-        assert "Backed up to" in mien.run("backup", target)
+        assert json.loads(mien.run("backup", target, "--json"))["uploads"] > 0
         return
     settings = Settings(data_dir=mien.data, database_url=mien.settings.get("MIEN_DATABASE_URL", ""), model="tiny")
     back_up(trial.system.db, settings, ModelStore(settings.models, ROOT / "models" / "default"), target)
@@ -111,8 +111,9 @@ def _restored(
     other.mien.settings["MIEN_ROOTS"] = str(system.folder)
     other.prepare()
     # the erasure log lies apart from the database, and outlives it
-    said = other.mien.run("restore", backup, "--erasures", system.mien.data / "erasures.jsonl")
-    assert "2 deletions made since are carried out again" in said, said
+    log = system.mien.data / "erasures.jsonl"
+    said = json.loads(other.mien.run("restore", backup, "--erasures", log, "--json"))
+    assert said["erased_again"] == 2, said
     again = other.mien.run("restore", backup, code=1)
     assert "There are jobs in this ledger already" in again
     if (key := system.mien.settings.get("MIEN_API_KEY")) is not None:
