@@ -18,7 +18,7 @@ OWN := env -u MIEN_DATABASE_URL -u MIEN_BROKER_URL -u MIEN_MODELS_DIR -u MIEN_UR
 PARALLEL ?= -n 2 --dist loadfile
 NO_EXTRAS := not torch and not shared and not postgres and not browser and not s3 and not long
 
-.PHONY: help demo up test check torture lint format lock train-demo wheel clean test-lowest
+.PHONY: help demo up bench bench-long test check torture lint format lock train-demo wheel clean test-lowest
 
 help:
 	@echo "make demo                         classify the samples: real model, queue, worker and database; writes results.csv"
@@ -29,8 +29,8 @@ help:
 	@echo "make lint | make format           ruff and mypy | let ruff format the code"
 	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
 	@echo "make fuzz                         hostile input at length: random images, archives, requests (an hour)"
-	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
 	@echo "make train-demo                   train a small model from start to end"
+	@echo "make bench | make bench-long      measure beside transformers.pipeline and OpenCV | 100,000 images: memory, database"
 	@echo "make lock | make wheel            renew requirements/*.lock | build dist/*.whl"
 	@echo "make clean                        delete what these commands made"
 
@@ -70,10 +70,6 @@ torture: $(VENV)/.test.stamp
 fuzz: $(VENV)/.check.stamp
 	@$(OWN) $(PYTEST) --hypothesis-profile=long --timeout=3600 $(ARGS) tests/unit/mien/test_properties.py \
 		tests/unit/mien/test_hostile_archives.py tests/unit/mien/test_hostile_images.py tests/unit/web/test_api_properties.py
-
-# Both ways to run Mien side by side; ARGS="--only 1,8 --way production --short --write docs/promises.md".
-torture: $(VENV)/.test.stamp
-	@$(OWN) $(BIN)/python -m tests.reliability.torture $(ARGS)
 
 .PHONY: lint-test lint-check
 lint-test: $(VENV)/.test.stamp
@@ -123,6 +119,19 @@ test-lowest:
 	@uv pip install --quiet --python .venv-lowest/bin/python --only-binary :all: -r .venv-lowest/lowest.lock
 	@uv pip install --quiet --python .venv-lowest/bin/python --no-deps --no-build-isolation -e .
 	@$(OWN) .venv-lowest/bin/python -m pytest -m "$(NO_EXTRAS)" $(ARGS)
+
+# The peers need torch (make test installs it) and OpenCV; random weights of two sizes are made and kept in .bench.
+BENCH_PHOTOS ?= $(or $(wildcard ../shared/photos),samples)
+BENCH_YUNET ?= ../shared/models/yunet/face_detection_yunet_2023mar.onnx
+
+bench: $(VENV)/.test.stamp
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps '$(OPENCV)'
+	@$(OWN) $(BIN)/python -m benchmarks.cpu --photos "$(BENCH_PHOTOS)" --yunet "$(BENCH_YUNET)" --write docs/benchmarks.md $(ARGS)
+
+bench-long: $(VENV)/.test.stamp
+	@$(OWN) $(BIN)/python -m benchmarks.long --photos "$(BENCH_PHOTOS)" --write docs/benchmarks.md $(ARGS)
+
+OPENCV := opencv-python-headless>=4.12,<5
 
 wheel: $(VENV)/.check.stamp
 	@rm -rf dist build

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import random
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -52,6 +54,46 @@ def memory_by_part(data_dir: Path) -> dict[str, float]:
         except psutil.Error:
             continue
     return sums
+
+
+class EngineMemory:
+    """Watches the engines of a data folder's Mien: the highest PSS of each, by process id, in bytes."""
+
+    EVERY_S = 0.1
+
+    def __init__(self, data_dir: Path) -> None:
+        self.peaks: dict[int, int] = {}
+        self.looks = 0
+        self._data_dir = data_dir
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> EngineMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        engines: list[psutil.Process] = []
+        while not self._over.wait(self.EVERY_S):
+            if self.looks % 20 == 0:
+                engines = [process for process in psutil.process_iter() if self._is_engine(process)]
+            self.looks += 1
+            for engine in engines:
+                with contextlib.suppress(psutil.Error):
+                    facts = engine.memory_full_info()
+                    here = getattr(facts, "pss", facts.rss)
+                    self.peaks[engine.pid] = max(self.peaks.get(engine.pid, 0), here)
+
+    def _is_engine(self, process: psutil.Process) -> bool:
+        try:
+            mine = process.environ().get("MIEN_DATA_DIR") == str(self._data_dir)
+            return mine and PART_MARKS["engines"] in " ".join(process.cmdline())
+        except psutil.Error:
+            return False
 
 
 def main() -> None:
