@@ -250,7 +250,8 @@ def _formats(_: Settings) -> Iterator[Finding]:
 
 def _processor(settings: Settings) -> Iterator[Finding]:
     from mien.int8 import processor_flags
-    from worker.devices import choose_device, core_count, engine_count, gpu_count
+    from worker.devices import choose_device, core_count, engine_count
+    from worker.gpus import gpu_count
 
     device = choose_device(settings.device)
     flags = processor_flags()

@@ -24,8 +24,8 @@ from typing import Any
 from mien import metrics
 from mien.errors import ModelError
 from mien.pipeline import DEFAULT_ENGINE_MAX_RSS_BYTES, DEFAULT_IMAGE_TIMEOUT_S
-from worker.devices import visible_gpus
 from worker.engine_process import EngineProcess
+from worker.gpus import visible_gpus
 from worker.memory import oom_kills
 from worker.messages import ImageResult, pack, pack_spec
 from worker.queueing import Item, Queue

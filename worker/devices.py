@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import importlib.util
 import os
 
 from mien.control import DEVICE_PRECISIONS
 from mien.int8 import int8_instructions
+from worker.gpus import gpu_count
 
 
 def choose_device(setting: str) -> str:
@@ -15,20 +15,6 @@ def choose_device(setting: str) -> str:
     if setting != "auto":
         return setting
     return "cuda" if gpu_count() and importlib.util.find_spec("torch") is not None else "cpu"
-
-
-def visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` calls each NVIDIA device that this process may see."""
-    found = len(glob.glob("/dev/nvidia[0-9]*"))  # noqa: PTH207 - device files, not paths of ours
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [str(number) for number in range(found)]
-    return [name.strip() for name in visible.split(",") if name.strip()][:found]
-
-
-def gpu_count() -> int:
-    """NVIDIA devices that this process may see."""
-    return len(visible_gpus())
 
 
 def core_count() -> int:

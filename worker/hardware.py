@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from worker.devices import visible_gpus
+from worker.gpus import visible_gpus
 
 NVIDIA_SMI_S = 5.0
 _MIB = 1 << 20

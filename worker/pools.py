@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mien.settings import Settings
 from worker.device_pool import DevicePool
-from worker.devices import engine_count, gpu_count
+from worker.devices import engine_count
+from worker.gpus import gpu_count
 from worker.supervisor import EnginePool
 
 
