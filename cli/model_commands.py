@@ -4,6 +4,7 @@ keeping models. All but ``models list``, ``default`` and ``verify`` need torch (
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,7 @@ def package(
         run, folder, name=name or network_of(run)[1].name, judges=judges, margin=margin, card=content, say=say
     )
     write_figures(found, run / "figures.json")
+    shutil.copyfile(run / "figures.json", folder / "figures.json")
     say(f"{folder}: revision {found.packaged.model.revision[:12]}, {sum(found.packaged.megabytes.values()):.1f} MB")
     if install:
         _install(folder)

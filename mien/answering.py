@@ -34,11 +34,15 @@ def answer(
         UnprocessableError: ``unknown_label``.
         InvalidRequestError: the rater's name.
     """
-    if emotion is not None and emotion not in review.job.labels:
-        raise unknown_label(emotion, list(review.job.labels))
-    image_id = _image(db, review, file)
-    given = Answer(review.id, image_id, face, checked_rater(rater), emotion, note)
-    write_answer(db, review.job.owner, review.mode, given)
+    given = Answer(review.id, _image(db, review, file), face, checked_rater(rater), emotion, note)
+    return answer_face(db, review, given)
+
+
+def answer_face(db: Database, review: Review, given: Answer) -> dict[str, Any]:
+    """:func:`answer` about a face named by its image's number in the ledger, as the pages do."""
+    if given.emotion is not None and given.emotion not in review.job.labels:
+        raise unknown_label(given.emotion, list(review.job.labels))
+    write_answer(db, review.job.owner, review.mode, review.job.id, given)
     return answered_face(db, review, given)
 
 
@@ -49,13 +53,17 @@ def undo(db: Database, review: Review, *, rater: str, file: str, face: int) -> N
         NotFoundError: ``unknown_face``: this rater has not answered it.
         ConflictError: ``answer_counts``: in mode check the first answer counts.
     """
+    undo_face(db, review, Answer(review.id, _image(db, review, file), face, checked_rater(rater), None))
+
+
+def undo_face(db: Database, review: Review, given: Answer) -> None:
+    """:func:`undo` of a face named by its image's number in the ledger, as the pages do."""
     if review.mode == "check":
         raise ConflictError(
             "In mode check the first answer counts, since the model's is shown after it. Give another answer: it is "
             "kept beside the first.",
             code="answer_counts",
         )
-    given = Answer(review.id, _image(db, review, file), face, checked_rater(rater), None)
     if not take_back(db, given):
         raise unknown_face("This rater has not answered that face.")
 

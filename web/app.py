@@ -10,14 +10,28 @@ from pathlib import Path
 from flask_openapi.openapi import OpenAPI
 from pydantic import BaseModel
 
-from mien import wire, wire_reviews, wire_webhooks
+from mien import wire, wire_reviews, wire_system, wire_webhooks
 from mien.database import Database
 from mien.errors import SettingsError, UnavailableError
 from mien.models import ModelStore
 from mien.resources import MissingResourceError, resource
 from mien.schema_version import is_current
 from mien.settings import Settings, load_settings
-from web import audit, auth, gallery, limits, metrics, openapi, pages, pictures, problems, request_id, security
+from web import (
+    audit,
+    auth,
+    gallery,
+    limits,
+    metrics,
+    openapi,
+    pages,
+    pictures,
+    problems,
+    request_id,
+    review_pages,
+    security,
+    system_pages,
+)
 from web.api import api
 from web.deletions import deletions
 from web.doorbell import Doorbell
@@ -29,6 +43,7 @@ from web.predict import predictions
 from web.queries import queries
 from web.reviews import reviews
 from web.services import EXTENSION, Services, Waiting
+from web.system import system
 from web.trail import AuditTrail
 from web.uploads import uploads
 from web.webhooks import webhooks
@@ -54,6 +69,7 @@ ANSWERS: list[type[BaseModel]] = [
     wire.ModelCard,
     wire.ModelList,
     wire.WorkerList,
+    wire_system.SystemState,
     wire_reviews.Review,
     wire_reviews.ReviewList,
     wire_reviews.ReviewFace,
@@ -124,6 +140,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         predictions,
         deletions,
         reviews,
+        system,
         webhooks,
         audit.audits,
         health,
@@ -133,6 +150,8 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     openapi.install(app, ANSWERS)
     pages.install(app)
     pictures.install(app)
+    review_pages.install(app)
+    system_pages.install(app)
     gallery.install(app)
     return app
 

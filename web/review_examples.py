@@ -1,4 +1,4 @@
-"""Examples of the bodies of reviews, for the OpenAPI document."""
+"""Examples of the bodies of reviews and of the system, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -67,6 +67,33 @@ REVIEW_EXAMPLES: dict[str, Any] = {
     "ReviewList": {"items": [_REVIEW]},
     "ReviewFace": _FACE,
     "ReviewFacePage": {"items": [_FACE], "next": None, "has_more": False},
+    "SystemState": {
+        "version": "0.1.0",
+        "workers": [],
+        "queues": {"control": 0, "classify.cpu": 1, "classify.cuda": 0, "predict.cpu": 0, "predict.cuda": 0},
+        "work": {
+            "chunks_due": 12,
+            "images_due": 768,
+            "chunks_leased": 2,
+            "images_leased": 128,
+            "jobs": {"running": 1, "completed": 7},
+        },
+        "throughput": [{"minute": _AT, "images": 2410}],
+        "disk": {"total": 250_000_000_000, "free": 91_000_000_000, "reserve": 1_073_741_824},
+        "trouble": {
+            "images": [{"code": "truncated", "images": 3, "jobs": 1, "last_job": _JOB}],
+            "jobs": [
+                {
+                    "job": _JOB,
+                    "status": "failed",
+                    "source": "/photos/2026",
+                    "code": "no_images",
+                    "detail": "The folder holds no image.",
+                    "failed_at": _AT,
+                }
+            ],
+        },
+    },
     "AnswerPage": {"items": [_ROW], "next": None, "has_more": False},
     "ReviewFigures": {
         "review": _REVIEW_ID,

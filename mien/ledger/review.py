@@ -90,7 +90,7 @@ def open_mend(db: Database, owner: str, job_id: int) -> str:
         return found or _new_review(connection, job_id, owner, "mend", now, strata=[])[1]
 
 
-def write_answer(db: Database, owner: str, mode: str, given: Answer) -> None:
+def write_answer(db: Database, owner: str, mode: str, job_id: int, given: Answer) -> None:
     """Keep an answer; one of the same rater about the same face is replaced, and its first answer stays beside it.
 
     Raises:
@@ -98,7 +98,7 @@ def write_answer(db: Database, owner: str, mode: str, given: Answer) -> None:
     """
     with db.write() as connection:
         now = db.now(connection)
-        _hold_face(connection, mode, given)
+        _hold_face(connection, mode, job_id, given)
         mine = _mine(given)
         known = connection.execute(sa.select(corrections).where(mine).with_for_update()).one_or_none()
         if known is None:
@@ -143,10 +143,10 @@ def _mine(given: Answer) -> sa.ColumnElement[bool]:
     )
 
 
-def _hold_face(connection: sa.Connection, mode: str, given: Answer) -> None:
+def _hold_face(connection: sa.Connection, mode: str, job_id: int, given: Answer) -> None:
     """Nobody deletes the face until the end of this transaction."""
     chunk_id = connection.execute(
-        sa.select(images.c.chunk_id).where(images.c.id == given.image_id)
+        sa.select(images.c.chunk_id).where(images.c.id == given.image_id, images.c.job_id == job_id)
     ).scalar_one_or_none()  # fmt: skip
     if chunk_id is not None:
         _hold_chunks(connection, {chunk_id})
