@@ -39,6 +39,7 @@ from mien.ledger.work import (
     take_job,
     waits_for_control,
 )
+from mien.logs import about
 from mien.objects import StoreAwayError
 from mien.paths import path_text
 from mien.places import away_notice, images_of, place_trouble
@@ -182,7 +183,8 @@ class Control:
         """Do ``work`` under a lease and give it back, unless its walk is parked; None where the job is ours no more."""
         keep = False
         try:
-            return work(lease)
+            with about(job=lease.public_id):
+                return work(lease)
         except _Parked:
             keep = True
             return True
@@ -246,6 +248,7 @@ class Control:
             fail_job(self.db, lease.job_id, "no_images", _no_images(job.source_text, under_way.skipped, job.recursive))
         else:
             finish_expansion(self.db, lease, _unreadable_notice(under_way.unreadable))
+            log.info("the source is written down; %d other files were skipped", under_way.skipped)
             self._ring(lease)
         return True
 

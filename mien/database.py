@@ -33,7 +33,7 @@ class Database:
         self._longest_pause_s = longest_pause_s
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            self.engine = sa.create_engine(self.url, pool_size=20, max_overflow=40)
+            self.engine = sa.create_engine(self.url, hide_parameters=True, pool_size=20, max_overflow=40)
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
         elif self.url.get_backend_name() == "postgresql":
@@ -44,6 +44,7 @@ class Database:
                 max_overflow=20,
                 pool_timeout=10,
                 pool_pre_ping=True,
+                hide_parameters=True,  # an error in a log must not quote names of files
                 connect_args={"connect_timeout": PING_TIMEOUT_S, **_NOTICE_A_DEAD_SERVER},
             )
             sa.event.listen(self.engine, "connect", self._prepare_postgresql)

@@ -7,7 +7,7 @@ from flask_openapi.blueprint import APIBlueprint
 
 from mien import __version__, wire
 from mien.errors import MienError, UnavailableError
-from mien.heartbeat import live_workers
+from mien.heartbeat import live_workers, working
 from mien.queue import CONTROL_QUEUE, waiting
 from mien.schema_version import is_current
 from web.api import as_json
@@ -38,7 +38,7 @@ def healthz(query: NoQuery) -> Response:
     responses={200: json_answer(wire.Readiness, "Database, broker and a worker answer."), **problems()},
 )
 def readyz(query: NoQuery) -> Response:
-    """Ask whether jobs can be done now: database, broker, and at least one live worker."""
+    """Ask whether jobs can be done now: database, broker, and at least one live worker for the default model."""
     parts = services()
     checks = {"database": _database(parts), "broker": _broker(parts), "worker": _worker(parts)}
     missing = [f"{name} ({check.detail})" for name, check in checks.items() if not check.ok]
@@ -65,10 +65,22 @@ def _broker(parts: Services) -> wire.Check:
 
 
 def _worker(parts: Services) -> wire.Check:
+    """At least one live worker that takes jobs of the default model in the default precision."""
     try:
         live = live_workers(parts.db)
+        model = parts.store.get(parts.settings.model)
     except MienError as error:
         return wire.Check(ok=False, detail=error.detail)
     if not live:
         return wire.Check(ok=False, detail="none was seen lately; jobs wait until one is started")
-    return wire.Check(ok=True, detail=f"{len(live)} live")
+    ready = working(live)
+    if not ready:
+        return wire.Check(ok=False, detail=f"all {len(live)} are paused or drained; jobs wait until one is resumed")
+    able = [w for w in ready if model.revision in w.models and parts.settings.precision in w.precisions]
+    if not able:
+        return wire.Check(
+            ok=False,
+            detail=f"none of {len(ready)} has the default model {model.name} (revision {model.revision[:12]}) in "
+            f"{parts.settings.precision}; install it where they run with `mien models add`",
+        )
+    return wire.Check(ok=True, detail=f"{len(able)} live")

@@ -141,8 +141,9 @@ def file_answer(description: str, *kinds: str) -> dict[str, Any]:
 
 
 def problems(*statuses: int) -> dict[str | int, Any]:
-    """The errors of an operation that needs a key and the ledger; 400, 401, 429 and 503 can always come."""
-    return only_problems(400, 401, 429, 503, *statuses)
+    """The errors of an operation that needs a key and the ledger; 400, 401, 403, 429 and 503 can always
+    come (403: a key whose scope is less)."""
+    return only_problems(400, 401, 403, 429, 503, *statuses)
 
 
 def only_problems(*statuses: int) -> dict[str | int, Any]:

@@ -6,9 +6,11 @@ accepting, lets long polls answer at once, and finishes what runs.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
+from gunicorn.glogging import Logger
+
+from mien.logs import configure
 from mien.settings import load_settings
 from web.services import EXTENSION
 
@@ -24,10 +26,23 @@ keepalive = 15
 limit_request_line = 8190
 loglevel = _settings.log_level.lower()
 proc_name = "mien-web"
+access_log_format = "%(m)s %(U)s %(s)s %(L)s"  # should somebody turn it on: no query, which may name files
 control_socket_disable = True  # Mien is stopped by signals; no second way in
+
+
+class Log(Logger):  # type: ignore[misc]
+    """Gunicorn's log as one of ours."""
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn before it says anything."""
+        super().setup(cfg)
+        configure(_settings, "web")
+
+
+logger_class = Log
 
 
 def post_worker_init(worker: Any) -> None:
     """Called by gunicorn in the worker, once the application is loaded."""
-    logging.basicConfig(level=_settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(_settings, "web")
     worker.wsgi.extensions[EXTENSION].is_stopping = lambda: not worker.alive

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from mien.ledger.cache import look_up, may_have
 from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk
 from mien.ledger.lease import ChunkLease, LeasedImage, Taker, hand_back, renew_chunk, take_chunk
 from mien.ledger.work import fail_job, set_notice
+from mien.logs import about
 from mien.models import ModelStore
 from mien.objects import StoreAwayError, bucket_of, is_objects, object_store
 from mien.places import away_notice, place_trouble
@@ -89,7 +90,8 @@ class Classifying:
                     lease = take_chunk(self.db, self._taker(), self.settings.lease_s)
                     if lease is None:
                         break
-                    self._work(lease, clock.lap())
+                    with about(job=lease.public_id, chunk=lease.chunk_id):
+                        self._work(lease, clock.lap())
             finally:
                 self._slots.release()
 
@@ -326,6 +328,8 @@ class Classifying:
     @staticmethod
     def _count(lease: ChunkLease, outcomes: Sequence[ImageOutcome], spent: dict[str, float]) -> None:
         metrics.chunks.labels("committed").inc()
+        numbers = Counter(outcome.outcome for outcome in outcomes)
+        log.info("committed %d images: %s", len(outcomes), ", ".join(f"{n} {name}" for name, n in numbers.items()))
         for outcome in outcomes:
             metrics.images.labels(outcome.outcome).inc()
             if outcome.error_code is not None:

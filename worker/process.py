@@ -19,6 +19,7 @@ from mien.database import Database
 from mien.deliveries import Deliverer
 from mien.errors import MienError
 from mien.heartbeat import BEAT_EVERY_S, Wanted, beat, leave
+from mien.logs import name_process
 from mien.models import ModelStore
 from mien.predict import connect
 from mien.queue import CLASSIFY, CLASSIFY_QUEUES, CONTROL_QUEUE, EXPAND, PREDICT_QUEUES, PURGE, broker_url, ring
@@ -115,6 +116,8 @@ class Process:
         self._tell_metrics(controls)
         self.name = f"{name}.{os.getpid()}"  # several on one host may bear the same Celery name
         self._controls = controls
+        name_process("control" if controls else "worker")
+        log.info("%s begins", self.name)
         if controls:
             self._every(self.settings.sweep_interval_s, self.control.sweep, "sweep")
             self._every(self.settings.sweep_interval_s, self.control.go_on_walking, "walks")

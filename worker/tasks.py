@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 
 from mien.errors import UnavailableError
+from mien.logs import configure
 from mien.predict import ImageRequest
 from mien.queue import CLASSIFY, CONTROL_QUEUE, EXPAND, PREDICT, PURGE
+from mien.settings import load_settings
 from worker.celery import app
 from worker.process import Process
 
@@ -48,6 +50,20 @@ def classify() -> None:
 def predict(ticket: str, asked: dict[str, Any]) -> None:
     """Classify the one image that waits under this ticket in the broker."""
     process.predicting.answer(ticket, ImageRequest.model_validate(asked))
+
+
+@celeryd_init.connect
+def _log_from_the_first_line(instance: Any, **_: object) -> None:
+    """A log of JSON lines begins without Celery's banner, and its warnings are lines like others."""
+    settings = load_settings()
+    configure(settings, "worker")
+    if settings.log_format == "json":
+        instance.quiet = True
+
+
+@setup_logging.connect
+def _log_as_it_is(**_: object) -> None:
+    """With a receiver here, Celery leaves logging alone."""
 
 
 @worker_ready.connect

@@ -184,14 +184,15 @@ class ByHand:
     mien: Mien
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, name: str) -> None:
-        """Start one of web, worker, control."""
-        command = {"web": commands.web(), "worker": commands.worker("cpu", 2), "control": commands.control()}[name]
+    def start(self, name: str, kind: str = "", **changes: str) -> None:
+        """Start one of web, worker, control; a second one of a ``kind`` under a name of its own."""
+        kinds = {"web": commands.web(), "worker": commands.worker("cpu", 2), "control": commands.control()}
+        command = kinds[kind or name]
         self.mien.files.make()
         with (self.mien.files.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 commands.in_this_python(command),
-                env=self.mien.environment,
+                env={**self.mien.environment, **changes},
                 stdout=log,
                 stderr=log,
                 cwd=self.mien.files.folder,
