@@ -21,7 +21,7 @@ from mien import __version__
 from mien.errors import MienError
 
 MODULES = (
-    *("cli.classify", "cli.run", "cli.jobs", "cli.upload"),
+    *("cli.classify", "cli.run", "cli.jobs", "cli.compare", "cli.upload", "cli.review"),
     *("cli.doctor", "cli.operate", "cli.workers", "cli.webhooks", "cli.keys", "cli.audit", "cli.backup"),
     "cli.model_commands",
 )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import requests
 
 from mien import errors, wire
+from mien.client_compare import ClientCompare
 from mien.client_parts import ClientParts
 from mien.client_results import ANY_JOB, Among, ClientResults, Download, Saved
 from mien.client_reviews import ClientReviews
@@ -27,7 +28,7 @@ PATIENCE_S = 60.0
 RETRY_EVERY_S = 1.0
 
 
-class Client(ClientUploads, ClientParts, ClientResults, ClientReviews, ClientWebhooks):
+class Client(ClientUploads, ClientParts, ClientResults, ClientReviews, ClientWebhooks, ClientCompare):
     """Talks to one Mien. Not shared between threads."""
 
     def submit_folder(

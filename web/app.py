@@ -10,7 +10,7 @@ from pathlib import Path
 from flask_openapi.openapi import OpenAPI
 from pydantic import BaseModel
 
-from mien import wire, wire_reviews, wire_system, wire_webhooks
+from mien import wire, wire_compare, wire_reviews, wire_system, wire_webhooks
 from mien.database import Database
 from mien.errors import SettingsError, UnavailableError
 from mien.models import ModelStore
@@ -33,6 +33,7 @@ from web import (
     system_pages,
 )
 from web.api import api
+from web.comparisons import comparisons
 from web.deletions import deletions
 from web.doorbell import Doorbell
 from web.exports import exports
@@ -76,6 +77,8 @@ ANSWERS: list[type[BaseModel]] = [
     wire_reviews.ReviewFacePage,
     wire_reviews.ReviewFigures,
     wire_reviews.AnswerPage,
+    wire_compare.Comparison,
+    wire_compare.DifferencePage,
     wire.Worker,
     wire_webhooks.Webhook,
     wire_webhooks.WebhookWithSecret,
@@ -125,6 +128,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         predicting=Waiting(settings.web_threads // 2),
         trail=AuditTrail(db),
     )
+    metrics.install(app, app.extensions[EXTENSION])
     problems.install(app)
     app.after_request(request_id.add_request_id)
     security.install(app, settings)
@@ -140,13 +144,13 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         predictions,
         deletions,
         reviews,
+        comparisons,
         system,
         webhooks,
         audit.audits,
         health,
     ):
         app.register_api(part)
-    metrics.install(app, app.extensions[EXTENSION])
     openapi.install(app, ANSWERS)
     pages.install(app)
     pictures.install(app)

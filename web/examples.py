@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from web.compare_examples import COMPARE_EXAMPLES
 from web.operate_examples import OPERATE_EXAMPLES
 from web.review_examples import REVIEW_EXAMPLES
 
@@ -111,6 +112,7 @@ def _page(*items: dict[str, Any]) -> dict[str, Any]:
 EXAMPLES: dict[str, Any] = {
     **REVIEW_EXAMPLES,
     **OPERATE_EXAMPLES,
+    **COMPARE_EXAMPLES,
     "JobRequest": {
         "source": {"type": "folder", "path": "/photos/2026"},
         "options": {"faces": "detect"},

@@ -62,7 +62,12 @@ class World:
 
     def _others(self) -> dict[str, str]:
         """Ids of what else Ann made, where these routes are there."""
-        found = {"receipt_id": self.receipt, "delivery_id": "msg_0123456789abcdef", "name": "tiny"}
+        found = {
+            "receipt_id": self.receipt,
+            "other_id": self.running,
+            "delivery_id": "msg_0123456789abcdef",
+            "name": "tiny",
+        }
         served = document_of(self.app)["paths"]
         if "/api/v1/jobs/{job_id}/reviews" in served:
             body = {"mode": "mend"}
