@@ -16,13 +16,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.reliability import trials_killing, trials_many, trials_moving, trials_outages
+from tests.reliability import trials_crashing, trials_killing, trials_many, trials_moving, trials_outages
 from tests.reliability.promises import PROMISES, Trial
 from tests.reliability.systems import NAMES, WAYS, running
 from tests.support.machine import ROOT
 
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
-TRIALS = (trials_killing, trials_many, trials_moving, trials_outages)
+TRIALS = (trials_crashing, trials_killing, trials_many, trials_moving, trials_outages)
 """Importing them registers the promises."""
 
 

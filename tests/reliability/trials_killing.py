@@ -1,26 +1,23 @@
-"""Promises 1, 4, 5, 6 and 8: processes are killed, told to stop, poisoned and frozen."""
+"""Promises 1, 5, 6 and 8: processes are killed, told to stop, poisoned and frozen."""
 
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import secrets
 import signal
 import sqlite3
 import threading
 import time
-import zipfile
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 import psutil
 import requests
 import sqlalchemy as sa
-from PIL import Image
 
-from mien.errors import ConflictError, MienError
-from mien.schema import chunks, faces, images, jobs, tallies, uploads
+from mien.errors import ConflictError
+from mien.schema import chunks, faces, images, jobs, tallies
 from tests.end_to_end.system import _children
 from tests.reliability.jobs import (
     charged,
@@ -30,7 +27,6 @@ from tests.reliability.jobs import (
     facts,
     finish,
     greys,
-    is_gone,
     new_folder,
     portrait_kinds,
     portraits,
@@ -40,9 +36,9 @@ from tests.reliability.jobs import (
 )
 from tests.reliability.promises import Trial, promise
 from tests.reliability.systems import System, wake
+from tests.reliability.trials_crashing import small_png, wait_for_crash
 from tests.support.uploads import FORM, form
 
-WORKER_POINTS = ("after_lease", "after_decode", "after_classify", "before_commit", "in_commit", "after_commit")
 Face = tuple[str, ...]
 
 
@@ -103,167 +99,6 @@ def _kill_one(system: System, what: str, trial: Trial) -> bool:
     return True
 
 
-@promise(4, "Any step may crash")
-def any_step_may_crash(trial: Trial) -> str:
-    """At each named point the process is killed; what comes after goes on, and no snapshot was ever wrong."""
-    system = trial.system
-    before = system.watcher.snapshots
-    crashes = sum(
-        step(system, trial)
-        for step in (_crash_workers, _crash_expansion, _crash_cancelling, _crash_retrying_and_deleting, _crash_web)
-    )
-    return f"{crashes} crashes at {crashes} named points; {system.watcher.snapshots - before:,} snapshots, all exact"
-
-
-def _crash_at(system: System, point: str, seconds: float = 60) -> None:
-    system.arm(point)
-    _wait_for_crash(system, point, seconds)
-
-
-def _wait_for_crash(system: System, point: str, seconds: float = 60) -> None:
-    system.wait_for(lambda: not system.is_armed(point), f"a crash at {point}", seconds)
-
-
-def _crash_workers(system: System, trial: Trial) -> int:
-    folder = new_folder(system)
-    names = greys(folder, trial.size(400, 1500))
-    job = submit(system, folder)
-    for point in WORKER_POINTS:
-        wait_until_done(system, job, done(system, job) + 1)
-        _crash_at(system, point)
-    finish(system, job)
-    check(system, job, names)
-    return len(WORKER_POINTS)
-
-
-def _crash_expansion(system: System, _trial: Trial) -> int:
-    folder = new_folder(system)
-    names = greys(folder, 2100, "x")  # three slices of a walk
-    system.arm("expanding")
-    job = submit(system, folder)
-    _wait_for_crash(system, "expanding")
-    finish(system, job)
-    check(system, job, names)
-    return 1
-
-
-def _crash_cancelling(system: System, _trial: Trial) -> int:
-    folder = new_folder(system)
-    names = greys(folder, 600)
-    job = submit(system, folder)
-    wait_until_done(system, job, 1)
-    system.arm("cancelling")
-    with system.client() as client:
-        client.cancel(job)
-    _wait_for_crash(system, "cancelling")
-    finish(system, job, "cancelled")
-    row = exact(system, job)
-    assert row.ok + row.cancelled == row.total <= len(names)
-    assert row.cancelled > 0
-    return 1
-
-
-def _crash_retrying_and_deleting(system: System, _trial: Trial) -> int:
-    folder = new_folder(system)
-    names = greys(folder, 120, "x")
-    broken = names[::10]
-    good = (folder / names[1]).read_bytes()
-    for name in broken:
-        (folder / name).write_bytes(b"no image")
-    job = submit(system, folder)
-    finish(system, job)
-    check(system, job, names, dict.fromkeys(broken, ""))
-    for number, name in enumerate(broken):
-        (folder / name).write_bytes(good + b"mended %d" % number)
-    system.arm("retrying")
-    with system.client() as client:
-        client.retry(job)
-        _wait_for_crash(system, "retrying")
-        system.wait_for(lambda: facts(system, job).ok == len(names), "the mended images are classified")
-        finish(system, job)
-        check(system, job, names)
-        system.arm("erasing")
-        receipt = client.delete_images(job, *names[:5])
-        _wait_for_crash(system, "erasing")
-        assert client.wait_for_receipt(receipt.id).deleted.images == 5
-        check(system, job, names[5:])
-        system.arm("deleting")
-        receipt = client.delete(job)
-        _wait_for_crash(system, "deleting")
-        system.arm("after_delete")
-        _wait_for_crash(system, "after_delete")
-        assert client.wait_for_receipt(receipt.id).finished_at is not None
-        assert is_gone(system, job)
-    assert not system.watcher.take_defects()
-    return 4
-
-
-def _crash_web(system: System, _trial: Trial) -> int:
-    folder = new_folder(system)
-    names = greys(folder, 40, "x")
-    key = secrets.token_hex(8)
-    system.arm("after_submit")
-    with suppress(MienError), system.client(retries=0) as client:
-        client.submit_folder(folder, faces="whole", idempotency_key=key)
-    _wait_for_crash(system, "after_submit")
-    found: list[str] = []
-
-    def again() -> bool:
-        with system.client() as client:
-            found.append(client.submit_folder(folder, faces="whole", idempotency_key=key).id)
-        return True
-
-    system.wait_for(again, "the same answer")
-    finish(system, found[0])
-    check(system, found[0], names)
-    with system.db.read() as connection:
-        made = sa.select(sa.func.count()).select_from(jobs).where(jobs.c.idempotency_key == key)
-        assert connection.execute(made).scalar_one() == 1
-
-    system.arm("exporting")
-    with suppress(requests.RequestException, MienError), system.client(retries=0) as client:
-        list(client.results(found[0]))
-        client.download(found[0], "results.csv", io.BytesIO())
-    _wait_for_crash(system, "exporting")
-    check(system, found[0], names)
-    _crash_unpacking(system)
-    return 3
-
-
-def _crash_unpacking(system: System) -> None:
-    archive = system.folder / f"{secrets.token_hex(4)}.zip"
-    files = {f"{number}.png": _png(number) for number in range(300)}
-    with zipfile.ZipFile(archive, "w") as packed:
-        for name, data in files.items():
-            packed.writestr(name, data)
-    with system.client(retries=0) as client:
-        draft = client.create_draft(options={"faces": "whole"}).id
-        system.arm("unpacking")
-        with suppress(MienError):
-            client.upload_archive(draft, archive)
-    _wait_for_crash(system, "unpacking")
-
-    def again() -> bool:
-        with system.client() as client:
-            client.upload_archive(draft, archive)
-            client.submit(draft)
-        return True
-
-    system.wait_for(again, "the archive is uploaded again")
-    finish(system, draft)
-    check(system, draft, list(files))
-    stored = [path for path in (system.mien.data / "uploads" / draft).rglob("*") if path.is_file()]
-    with system.db.read() as connection:
-        kept = sa.select(sa.func.count()).where(uploads.c.job_id == facts(system, draft).id)
-        assert connection.execute(kept).scalar_one() == len(stored) == len(files), "a file without a row was left"
-
-
-def _png(number: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (30, 20), number % 256).save(out, "PNG")
-    return out.getvalue() + secrets.token_bytes(8)
-
-
 @promise(5, "Shutdown is gentle")
 def gentle_shutdown(trial: Trial) -> str:
     """TERM: the worker is gone within 30 s, nothing is charged, its chunks are due at once; web ends its requests."""
@@ -310,7 +145,7 @@ def _web_drains(system: System) -> str:
     wait_until_done(system, running, 1)
     with system.client() as client:
         draft = client.create_draft(options={"faces": "whole"}).id
-    body = form({f"{number}.png": _png(number) for number in range(50)})
+    body = form({f"{number}.png": small_png(number) for number in range(50)})
     polled: list[int] = []
 
     def poll() -> None:
@@ -431,7 +266,7 @@ def _freeze_at(system: System, point: str) -> list[psutil.Process]:
     """Freeze the worker at a point, in one thread, while no other thread of it holds SQLite's lock; gives it."""
     while True:
         system.arm(point, "freeze")
-        _wait_for_crash(system, point)
+        wait_for_crash(system, point)
         worker = system.process("worker")
         system.wait_for(lambda worker=worker: worker.status() == "stopped", "the worker is frozen")
         if system.way == "production" or _can_write(system):

@@ -167,7 +167,7 @@ def _lock_sqlite(system: System, job: str, seconds: float) -> str:
     release = threading.Timer(seconds, held.rollback)
     release.start()
     started = time.monotonic()
-    with system.client(timeout_s=60) as client:
+    with system.client(timeout_s=60, retries=0) as client:
         client.job(job)
         read = time.monotonic() - started
         other = client.submit_folder(folder, faces="whole").id
