@@ -183,7 +183,7 @@ def test_variables_in_paths_must_be_set(tmp_path: Path, monkeypatch: pytest.Monk
         _ = recipe.data[0].root
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "training" / "recipes").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "training" / "recipes").rglob("*.toml")), ids=lambda p: p.name)
 def test_every_recipe_of_ours_is_valid(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
