@@ -46,8 +46,8 @@ class BatchSize:
         return (*(shape for shape in SHAPES if shape < self.now), self.now)
 
     def shape_for(self, count: int) -> int:
-        """The shape that ``count`` crops are padded to."""
-        return next(shape for shape in self.shapes if shape >= count)
+        """The shape that ``count`` crops are padded to; more than the largest (it was just halved) are not padded."""
+        return next((shape for shape in self.shapes if shape >= count), count)
 
     def too_large(self, shape: int) -> bool:
         """The device ran out of memory on ``shape``. False if that was a single crop: nothing is left to halve."""

@@ -192,6 +192,10 @@ class DeviceEngine:
         for crop in wrong:
             crop.image.sender.close()
         crops = [crop for crop in crops if crop not in wrong]
+        most = loaded.size.now  # less than was taken for a network that was not loaded, or was halved meanwhile
+        if len(crops) > most:
+            self._crops.give_back(crops[most:])
+            crops = crops[:most]
         if not crops:
             self._room.release()
             return

@@ -18,6 +18,7 @@ def test_shapes_are_few_and_crops_are_padded_to_the_next() -> None:
     assert size.shapes == (8, 32, 128, 256)
     assert [size.shape_for(count) for count in (1, 8, 9, 100, 129, 256)] == [8, 8, 32, 128, 256, 256]
     assert BatchSize(4).shapes == (4,)
+    assert BatchSize(4).shape_for(6) == 6
     assert BatchSize(32).shapes == (8, 32)
 
 
