@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
@@ -23,6 +26,9 @@ HEADERS = {
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 REPEATABLE = frozenset({("uploads.delete_images", "path")})
 """Query parameters that may be given several times, by endpoint."""
+BODY_S = 60.0
+"""Seconds within which a body that is no upload has to arrive whole."""
+UPLOADS = frozenset({"uploads.upload", "uploads.upload_one"})
 MAX_FORM_BYTES, MAX_FORM_PARTS = 1 << 20, 200
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -35,6 +41,7 @@ def install(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def _refuse_strange_requests() -> None:
+        be_patient_so_long(settings.upload_timeout_s)
         if check_host:
             refuse_strange_host(allowed)
         if not request.path.startswith("/api/"):  # the pages' forms are small, and one of them needs no key
@@ -44,6 +51,32 @@ def install(app: Flask, settings: Settings) -> None:
         refuse_unstorable_query()
 
     app.after_request(add_headers)
+
+    @app.teardown_request
+    def _end_timer(_error: BaseException | None) -> None:
+        if (timer := request.environ.pop("mien.body_timer", None)) is not None:
+            timer.cancel()
+
+
+def be_patient_so_long(seconds: float) -> None:
+    """A client that neither sends nor takes anything for so long has left: gunicorn itself would wait for ever."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None:
+        return
+    connection.settimeout(seconds)
+    is_form = request.mimetype == "multipart/form-data" and request.path.startswith("/api/")
+    is_upload = is_form or request.endpoint in UPLOADS
+    if request.method not in SAFE_METHODS and not is_upload:  # uploads never hold more than half of the threads
+        # small bodies come at once, or the connection ends: byte by byte they would hold a thread for hours
+        timer = threading.Timer(BODY_S, _stop_reading, (connection,))
+        timer.daemon = True
+        timer.start()
+        request.environ["mien.body_timer"] = timer
+
+
+def _stop_reading(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
 
 
 def add_headers(answer: Response) -> Response:

@@ -17,7 +17,7 @@ from web.services import EXTENSION
 _settings = load_settings()
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
-worker_class = "gthread"
+worker_class = "web.patient_worker.PatientWorker"
 workers = 1
 threads = _settings.web_threads
 graceful_timeout = max(1, round(_settings.drain_s))
