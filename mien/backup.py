@@ -193,12 +193,13 @@ def restore(settings: Settings, store: ModelStore, source: Path, *, erasures: Pa
         UnavailableError, NoSpaceError: the database or the disk does not do it.
     """
     with _opened(source) as folder:
-        manifest = _checked(folder)
+        manifest = _manifest(folder)
         kind = "sqlite" if settings.database.startswith("sqlite") else "postgresql"
         if manifest.database != kind:
             raise BackupError(
                 f"The backup is of {manifest.database}, and MIEN_DATABASE_URL names {kind}; restore it into the same."
             )
+        _check_ledger(folder / LEDGERS[kind], manifest)
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             _load_ledger(settings, folder / LEDGERS[kind], kind)
@@ -285,17 +286,19 @@ def _opened(source: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _checked(folder: Path) -> Manifest:
+def _manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(json.loads((folder / MANIFEST).read_text()))
     except (OSError, ValueError, ValidationError):
         raise BackupError(f"{folder} holds no backup of Mien: its {MANIFEST} is missing or cannot be read.") from None
     if manifest.format > FORMAT or manifest.database not in LEDGERS:
         raise BackupError(f"The backup was made by a newer Mien ({manifest.mien_version}); install that version.")
-    ledger = folder / LEDGERS[manifest.database]
+    return manifest
+
+
+def _check_ledger(ledger: Path, manifest: Manifest) -> None:
     if not ledger.exists() or _sha256(ledger) != manifest.ledger_sha256:
         raise BackupError(f"The backup is damaged: {ledger.name} is not the one that was written.")
-    return manifest
 
 
 def _inside(folder: Path, place: str) -> Path:
