@@ -1,4 +1,4 @@
-"""What needs longer than ``make bench``: growth over 100,000 images, the cost of queue and database. ``make bench-long``.
+"""``make bench-long``: growth over 100,000 images, and what queue and database cost.
 
     python -m benchmarks.long --photos FOLDER [--images 100000] [--write docs/benchmarks.md]
 
@@ -82,15 +82,16 @@ def report(images: int, precision: str, lines: list[str], seconds: float, spent:
     shown = lines if len(lines) < 9 else [*lines[:: max(len(lines) // 6, 1)], lines[-1]]
     return (
         f"`make bench-long`: {images:,} small JPEGs (112x112, all different), `faces=whole`, default model in "
-        f"{precision}; {describe()}. {images / seconds:.0f} images/s. PSS in MiB, summed over the processes of each part:\n\n"
+        f"{precision}; {describe()}. {images / seconds:.0f} images/s. PSS in MiB, "
+        "summed over the processes of each part:\n\n"
         "| seconds | images done | "
         + " | ".join(PART_MARKS)
         + " |\n"
         + "| --- " * (2 + len(PART_MARKS))
         + "|\n"
         + "\n".join(shown)
-        + f"\n\nQueue and database cost {100 * overhead / spent['engines']:.1f}% of the engines' processor time (target: "
-        "under 2%). Processor time an image:\n\n"
+        + f"\n\nQueue and database cost {100 * overhead / spent['engines']:.1f}% of the engines' processor time "
+        "(target: under 2%). Processor time an image:\n\n"
         f"| part | an image |\n| --- | --- |\n{costs}\n"
     )
 

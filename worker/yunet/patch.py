@@ -72,7 +72,7 @@ def take_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     kernel = next(tensor for tensor in graph.initializer if tensor.name == first.input[1])
     swapped = np.ascontiguousarray(numpy_helper.to_array(kernel)[:, ::-1])
     kernel.CopyFrom(numpy_helper.from_array(swapped, kernel.name))
-    shape = ["batch", "height", "width", 3]
+    shape: list[str | int | None] = ["batch", "height", "width", 3]
     del graph.input[:]
     graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, shape))
     nodes = [
