@@ -42,6 +42,7 @@ def install(app: Flask) -> None:
     app.add_template_filter(_duration, "duration")
     app.add_template_filter(_moment, "moment")
     app.add_template_filter(_last_part, "last_part")
+    app.add_template_filter(_job_title, "job_title")
     app.add_template_filter(_by_value, "by_value")
     app.add_template_filter(lambda code: IMAGE_CODES.get(code, ""), "error_words")
     app.add_template_filter(emotions.colour_class, "colour_class")
@@ -115,9 +116,7 @@ def live(job_id: str) -> Response:
     if request.if_none_match.contains_weak(tag):
         answer = make_response("", 304)
     else:
-        answer = make_response(
-            render_template("live.html", name=_last_part(found.source_text), **job_facts(services().db, found))
-        )
+        answer = make_response(render_template("live.html", name=_job_title(found), **job_facts(services().db, found)))
     answer.set_etag(tag, weak=True)
     return answer
 
@@ -207,7 +206,7 @@ def _job_facts(job: Job) -> dict[str, object]:
     return {
         **strip,
         **job_facts(services().db, job),
-        "name": _last_part(job.source_text),
+        "name": _job_title(job),
         "strip": bool(strip["tiles"]),
     }
 
@@ -226,6 +225,12 @@ def _inner(target: str | None) -> str:
 def _last_part(path: str | None) -> str:
     """The folder's own name, for headings."""
     return Path(path or "").name or path or ""
+
+
+def _job_title(job: Job) -> str:
+    """What a job is called in headings: its folder's name, or the name that came with its uploads."""
+    name = job.metadata.get("name")
+    return name if job.source_type == "upload" and isinstance(name, str) and name else _last_part(job.source_text)
 
 
 def _count(number: int | None) -> str:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 PROCESSES = 2
 ANSWER_S = 20.0
-WAIT_S = 5.0
+WAIT_S = 15.0
 """How long a request waits for a process to be free."""
 RENEW_AFTER = 2000
 BLOCK = 1 << 20

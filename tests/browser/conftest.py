@@ -130,7 +130,8 @@ def watched_page(browser: Any, url: str, **context_options: Any) -> Iterator[Any
     """
     context = browser.new_context(base_url=url, **context_options)
     window = context.new_page()
-    window.expected = ["status of 4"]
+    # a server with no hands free for a picture is asked again by the page
+    window.expected = ["status of 4", "status of 503"]
     troubles: list[str] = []
     origin = urlsplit(url).netloc
     window.on("pageerror", lambda error: troubles.append(str(error)))
@@ -144,3 +145,40 @@ def watched_page(browser: Any, url: str, **context_options: Any) -> Iterator[Any
     finally:
         context.close()
     assert [t for t in troubles if not any(part in t for part in window.expected)] == []
+
+
+@pytest.fixture(scope="session")
+def people(photos: Path, shared: Path) -> Path:
+    """Some real photographs, in two sub-folders of the root, one of them with a name that is markup."""
+    folder = photos / "people"
+    for number, photo in enumerate(sorted((shared / "photos").glob("*.jpg"))[:16]):
+        place = folder / ("indoors" if number % 2 else "<b>out & about</b>".replace("/", "_"))
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, place / photo.name)
+    (folder / "indoors" / "cut.jpg").write_bytes(photo.read_bytes()[:900])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def job_of_people(mien: Running, people: Path) -> str:
+    """A finished job on them."""
+    with Client(mien.url) as client:
+        job = client.submit_folder(people)
+        *_, job = client.wait(job.id)
+    assert job.counts.ok > 10
+    return str(job.id)
+
+
+@pytest.fixture(scope="session")
+def large_job(mien: Running) -> str:
+    """A finished job of 100,000 images whose photographs are not there."""
+    import random
+
+    from benchmarks.queries import write_job
+    from mien.database import Database
+
+    db = Database(f"sqlite:///{mien.data / 'mien.sqlite3'}")
+    try:
+        return write_job(db, 100_000, 0, random.Random(3))
+    finally:
+        db.dispose()

@@ -30,4 +30,16 @@ if (button) {
   });
 }
 
+// A picture that the server has no hands free for is asked for again; one that does not come leaves its place empty.
+const RETRIES_MS = [700, 2000, 6000, 15_000];
+function tryAgain(image) {
+  const tried = Number(image.dataset.tried ?? 0);
+  if (tried < RETRIES_MS.length) {
+    image.dataset.tried = String(tried + 1);
+    setTimeout(() => { if (image.isConnected) image.src = image.src; }, RETRIES_MS[tried]);
+  } else image.classList.add("lost");
+}
+document.addEventListener("error", ({ target }) => { if (target instanceof HTMLImageElement) tryAgain(target); }, true);
+for (const image of document.images) if (image.complete && image.src && image.naturalWidth === 0) tryAgain(image);
+
 watch();

@@ -10,7 +10,6 @@ import { fitPicture, wireFaces } from "./faces.js";
 const MOST_PAGES = 5;
 const AHEAD_PX = 1600;
 const TALLEST_PX = 10_000_000; // browsers end somewhat above 30 million pixels
-const RETRIES = [600, 2000, 6000];
 
 const wall = document.getElementById("wall");
 const end = document.getElementById("wall-end");
@@ -194,17 +193,6 @@ function start() {
     } else window.scrollTo({ top: 0 });
   });
   fill();
-
-  // a thumbnail that the server has no hands free for is asked for again
-  wall.addEventListener("error", (event) => {
-    const image = event.target;
-    if (!(image instanceof HTMLImageElement)) return;
-    const tried = Number(image.dataset.tried ?? 0);
-    if (tried < RETRIES.length) {
-      image.dataset.tried = String(tried + 1);
-      setTimeout(() => { if (image.isConnected) image.src = image.src; }, RETRIES[tried]);
-    } else image.closest(".photo")?.classList.add("lost");
-  }, true);
 
   wireKeys(() => columns(), fill);
   wireViewer(fill);

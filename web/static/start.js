@@ -12,10 +12,6 @@ const { dataset } = form;
 const endings = new Set(dataset.endings.split(","));
 const count = new Intl.NumberFormat("en").format;
 
-for (const image of document.querySelectorAll(".job-card .faces img")) {
-  image.addEventListener("error", () => image.classList.add("lost"));
-}
-
 // how long -----------------------------------------------------------------------------------------------------------
 
 async function estimate(images, place) {
@@ -249,7 +245,7 @@ async function answerAtOnce(file) {
   url.searchParams.set("faces", form.elements.faces.value);
   if (form.elements.model) url.searchParams.set("model", form.elements.model.value);
   try {
-    const answer = await ask(url, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream", Accept: "text/html" } });
+    const answer = await ask(url, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream", Accept: "application/problem+json, application/json" } });
     if (!answer.ok) {
       const problem = await answer.json().catch(() => null);
       throw new Error(problem?.detail ?? "This photograph could not be read.");
@@ -259,6 +255,7 @@ async function answerAtOnce(file) {
     at("sending-title").textContent = file.name;
     wireFaces(at("look"));
     await draw(file);
+    at("sending").scrollIntoView({ block: "start" });
   } catch (error) {
     at("sending-words").textContent = "No answer";
     fail(error.message);
