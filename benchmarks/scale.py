@@ -269,7 +269,22 @@ def measure(arguments: argparse.Namespace, url: str) -> None:
         for number in workers:
             write_down(db, count, arguments.chunk_size)
             print(shown(number, rate, run(db, url, number, rate, count)), flush=True)
+    print(f"\n{on_disk(db)}")
     db.dispose()
+
+
+def on_disk(db: Database) -> str:
+    """What an image takes on the disk, its indexes included, once everything is vacuumed."""
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM"))
+        done = connection.execute(sa.text("SELECT count(*) FROM images WHERE outcome <> 'pending'")).scalar_one()
+        sizes = {
+            table: connection.execute(sa.text(f"SELECT pg_total_relation_size('{table}')")).scalar_one()
+            for table in ("images", "faces", "tallies", "chunks")
+        }
+        heaps = connection.execute(sa.text("SELECT pg_table_size('images') + pg_table_size('faces')")).scalar_one()
+    each = ", ".join(f"{table} {size / done:,.0f}" for table, size in sizes.items())
+    return f"On disk: {sum(sizes.values()) / done:,.0f} bytes an image ({each}; without indexes {heaps / done:,.0f})."
 
 
 if __name__ == "__main__":

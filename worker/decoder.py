@@ -29,7 +29,6 @@ from worker.engine_life import begin_life
 from worker.faults import device_fault, read_faults
 from worker.memory import resident_bytes
 from worker.messages import (
-    MAX_MESSAGE_BYTES,
     EngineSpec,
     ImageTask,
     pack,
@@ -104,7 +103,7 @@ class Inbox:
     def _receive(self) -> None:
         try:
             while True:
-                content = unpack(self._pipe.recv_bytes(MAX_MESSAGE_BYTES))
+                content = unpack(self._pipe.recv_bytes())
                 match content["kind"]:
                     case "spec":
                         self.specs[content["number"]] = unpack_spec(content)

@@ -20,7 +20,6 @@ from mien.errors import ModelError
 from worker.engine_life import begin_life
 from worker.memory import resident_bytes
 from worker.messages import (
-    MAX_MESSAGE_BYTES,
     EngineSpec,
     ImageResult,
     ImageTask,
@@ -94,7 +93,7 @@ class Inbox:
     def _receive(self) -> None:
         try:
             while True:
-                content = unpack(self._pipe.recv_bytes(MAX_MESSAGE_BYTES))
+                content = unpack(self._pipe.recv_bytes())
                 with self._arrived:
                     if content["kind"] == "spec":
                         self._specs[content["number"]] = unpack_spec(content)

@@ -5,7 +5,6 @@ On the wire it is JSON, not pickle: an engine decodes files from strangers, and 
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 Outcome = Literal["ok", "no_face", "failed"]
 FaceMode = Literal["detect", "whole"]
 MAX_MESSAGE_BYTES = 64 << 20
+"""Of what an engine says. What it is told comes from its parent, and may hold a whole image."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,17 @@ def pack(kind: str, **content: Any) -> bytes:
 
 
 def unpack(message: bytes) -> dict[str, Any]:
-    """The content of a message, with its ``kind``.
+    """The content of a message, with its ``kind``; bytes that follow it are its ``data``.
 
     Raises:
         ValueError: it is not a message.
     """
-    content = json.loads(message)
+    end = message.find(b"\n")  # JSON on one line, then perhaps raw bytes
+    content = json.loads(message if end < 0 else message[:end])
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
         raise ValueError("not a message")
+    if end >= 0:
+        content["data"] = message[end + 1 :]
     return content
 
 
@@ -115,24 +118,23 @@ def unpack_spec(content: dict[str, Any]) -> EngineSpec:
 
 def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool, alone: bool = False) -> bytes:
     """Hand an engine an image; ``first``: before all others that wait; ``alone``: it is suspected of ending engines."""
-    return pack(
+    head = pack(
         "image",
         ticket=ticket,
         spec=spec,
         root=task.root.decode("latin-1"),  # any byte string survives latin-1 and back
         path=task.path.decode("latin-1"),
         identity=task.identity,
-        data=None if task.data is None else base64.b64encode(task.data).decode(),
         first=first,
         alone=alone,
     )
+    return head if task.data is None else b"".join((head, b"\n", task.data))
 
 
 def unpack_image(content: dict[str, Any]) -> ImageTask:
     """The task in an ``image`` message; its ticket is the key."""
-    root, path, data = content["root"], content["path"], content["data"]
-    inline = None if data is None else base64.b64decode(data)
-    return ImageTask(content["ticket"], root.encode("latin-1"), path.encode("latin-1"), inline, content["identity"])
+    root, path = content["root"].encode("latin-1"), content["path"].encode("latin-1")
+    return ImageTask(content["ticket"], root, path, content.get("data"), content["identity"])
 
 
 def pack_result(result: ImageResult) -> bytes:
