@@ -29,6 +29,7 @@ help:
 	@echo "make lint | make format           ruff and mypy | let ruff format the code"
 	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
 	@echo "make fuzz                         hostile input at length: random images, archives, requests (an hour)"
+	@echo "make audit                        known weaknesses of the packages in the locks (asks the internet)"
 	@echo "make train-demo                   train a small model from start to end"
 	@echo "make bench | make bench-long      measure beside transformers.pipeline and OpenCV | 100,000 images: memory, database"
 	@echo "make lock | make wheel            renew requirements/*.lock | build dist/*.whl"
@@ -71,15 +72,25 @@ fuzz: $(VENV)/.check.stamp
 	@$(OWN) $(PYTEST) --hypothesis-profile=long --timeout=3600 $(ARGS) tests/unit/mien/test_properties.py \
 		tests/unit/mien/test_hostile_archives.py tests/unit/mien/test_hostile_images.py tests/unit/web/test_api_properties.py
 
+# Known weaknesses of what is installed, from the Python Packaging Advisory Database: needs the internet.
+.PHONY: audit
+audit: $(VENV)/.check.stamp
+	@command -v uv >/dev/null || { echo "make audit needs uv: https://docs.astral.sh/uv"; exit 1; }
+	@for lock in default cuda check test; do uvx pip-audit --disable-pip --no-deps -r requirements/$$lock.lock || exit 1; done
+
+BANDIT := $(BIN)/bandit -q -c pyproject.toml --severity-level medium -r cli mien training web worker
+
 .PHONY: lint-test lint-check
 lint-test: $(VENV)/.test.stamp
 	@$(BIN)/ruff check .
+	@$(BANDIT)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 # without torch's types only the training code cannot be judged
 lint-check: $(VENV)/.check.stamp
 	@$(BIN)/ruff check .
+	@$(BANDIT)
 	@$(BIN)/ruff format --check .
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; then $(BIN)/mypy; \
 		else $(BIN)/mypy -p mien -p cli -p web -p worker; echo "(training/ is checked where torch is installed: make test)"; fi

@@ -19,6 +19,7 @@ def prepare_ledger(settings: Settings) -> list[str]:
     Raises:
         MienError: the database does not answer, the model is defective.
     """
+    from mien.erasure import apply_again
     from mien.keys import any_key, create_key
     from mien.models import ModelStore
     from mien.resources import resource
@@ -33,6 +34,8 @@ def prepare_ledger(settings: Settings) -> list[str]:
 
             migrate(db)
             done.append("the ledger was brought up to date")
+        if again := apply_again(db, settings):  # before anybody can read it
+            done.append(f"{again:,} deletions that a backup had undone are carried out again")
         if settings.bootstrap_key and not any_key(db):
             create_key(db, "bootstrap", secret=settings.bootstrap_key, scope="admin")
             done.append("the first API key was made from MIEN_BOOTSTRAP_KEY")
