@@ -20,7 +20,7 @@ Pairs = list[tuple[str, str]]
 DEFAULT = "default"
 _CHOSEN = "chosen.ref"
 _SHIPPED = "shipped.ref"
-_PAPERS = ("*.md", "LICENSE*", "NOTICE*", RECORD)
+_PAPERS = ("*.md", "LICENSE*", "NOTICE*", "figures.json", RECORD)
 _SHORT = 12
 
 

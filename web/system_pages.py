@@ -50,6 +50,7 @@ def listed() -> Response:
     try:
         models = store.list()
         chosen = store.get(services().settings.model)
+        models.sort(key=lambda model: _pair(model) != _pair(chosen))  # the default first
     except ModelError as error:
         trouble = error
     workers = live_workers(services().db)
@@ -126,7 +127,8 @@ def card_of(text: str) -> Markup:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
     made = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
-    # a wide table scrolls by itself, and can be reached by the keyboard
+    # what is wide scrolls by itself, and can be reached by the keyboard
+    made = made.replace("<pre>", '<pre tabindex="0" role="region" aria-label="Text">')
     made = made.replace("<table>", '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>')
     return Markup(made.replace("</table>", "</table></div>"))  # noqa: S704 - escaped by the renderer (html=False)
 
