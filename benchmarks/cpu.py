@@ -172,6 +172,30 @@ def peak_memory(bench: Bench, folder: Path) -> Row:
     return Row("peak PSS of an engine process", peak, PSS_LIMIT_MB, made_of, at_most=True, unit=" MB")
 
 
+def engine_start(bench: Bench, folder: Path) -> Row:
+    """From the start of an engine's process to its first answer with the default model."""
+    from mien.model_folder import load_model
+    from worker.messages import EngineSpec, ImageTask
+    from worker.supervisor import EnginePool
+
+    spec = EngineSpec(
+        model_folder=str(DEFAULT.absolute()), model_revision=load_model(DEFAULT).revision, device="cpu",
+        precision="fp32", faces="detect", detect_size=640, min_face_score=0.7, min_face=0, max_pixels=200_000_000,
+        max_file_bytes=1 << 29,
+    )  # fmt: skip
+    file = min(folder.iterdir())
+    times = []
+    for _ in range(bench.scale.runs):
+        pool = EnginePool(1)
+        start = time.perf_counter()
+        pool.start()
+        pool.classify(spec, [ImageTask(0, bytes(folder), file.name.encode())])
+        times.append(time.perf_counter() - start)
+        pool.stop()
+    made_of = "from the start of the process to its first answer, the default model in fp32"
+    return Row("an engine's start", statistics.median(times), 2.0, made_of, at_most=True, unit=" s")
+
+
 def again(bench: Bench, folder: Path) -> Row:
     """The same folder submitted a second time."""
     first, _ = bench.mien(folder, "default", "detect", "fp32", keep=True)
@@ -204,6 +228,7 @@ def measure(bench: Bench, folders: dict[str, Path], models: dict[str, Path], yun
     """Every row of the table."""
     int8 = int8_instructions() is not None
     small, mixed = folders["large"], folders["mixed"]
+    bench.rows.append(engine_start(bench, mixed))
     bench.rows.append(peak_memory(bench, mixed))
     with peer("pipeline", str(models["vit-tiny-112"])) as other:
         other.find_best_batch(small, BATCHES)
