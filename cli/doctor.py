@@ -112,7 +112,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Every finding, in the order in which things depend on each other."""
     looks: list[Callable[[Settings], Iterator[Finding]]] = [
         _python, _variables, _data_folder, _database, _broker, _running, _formats, _processor, _engine, _int8,
-        _reach,
+        _storage, _reach,
     ]  # fmt: skip
     for look in looks:
         try:
@@ -306,6 +306,21 @@ def _int8(settings: Settings) -> Iterator[Finding]:
     gain, _, cost = trial.rpartition("\n")[2].partition("|")
     found = f"--precision int8 classifies {float(gain):.1f} times as fast here ({instructions}) and {cost}"
     yield Finding("ok", "int8", found)
+
+
+def _storage(settings: Settings) -> Iterator[Finding]:
+    from mien.objects import StoreAwayError, bucket_of, object_store
+
+    for root in settings.roots:
+        if not isinstance(root, str):
+            continue
+        try:
+            object_store(settings).check(bucket_of(root.encode()))
+        except StoreAwayError as away:
+            mend = "see docs/operator.md, Object storage: the extra mien[s3], credentials, MIEN_S3_ENDPOINT_URL"
+            yield Finding("bad", "object storage", f"{root}: {away.reason}", mend)
+        else:
+            yield Finding("ok", "object storage", f"{root} can be listed")
 
 
 def _reach(settings: Settings) -> Iterator[Finding]:
