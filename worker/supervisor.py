@@ -181,6 +181,7 @@ class EnginePool:
                     item = slot.hand.items.get(content["ticket"])
                     if item is not None:
                         item.begun = True
+                    return  # nothing comes free by it
                 case "result":
                     item = slot.hand.pop(content["key"])
                     if item is not None:
@@ -279,7 +280,8 @@ class EnginePool:
 
     def _finish(self, item: Item, result: ImageResult) -> None:
         self._queue.finish(item, result)
-        self._changed.notify_all()
+        if not item.request.left:  # who waits for less looks by itself, ten times a second
+            self._changed.notify_all()
 
     def _fail_spec(self, number: int, error: Exception) -> None:
         for request in [r for r in self._queue.requests if r.number == number]:
