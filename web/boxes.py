@@ -8,8 +8,8 @@ from typing import Any
 
 TAG_HEIGHT = 20
 TAG_MARGIN = 26.0
-LETTER = 7.0
-"""Pixels that a letter of a tag takes (600 12px sans-serif, rounded up)."""
+LETTER = 6.4
+"""Pixels that a letter of a tag takes (600 12px sans-serif)."""
 
 
 @dataclass(frozen=True)

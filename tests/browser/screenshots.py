@@ -38,11 +38,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "screenshots")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, running(Path(scratch), arguments.photos) as url:
-        album = Path(scratch) / "photos"
+    scratch = Path(tempfile.gettempdir()) / "mien-pictures"  # its name can be read on the pages
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    with running(scratch, arguments.photos) as url:
+        album = scratch / "photos"
         with Client(url) as client:
             *_, job = client.wait(client.submit_folder(album).id)
         shoot(url, job.id, arguments.out)
+    shutil.rmtree(scratch)
 
 
 def shoot(url: str, job: str, out: Path) -> None:
