@@ -38,6 +38,8 @@ class Promise:
 
 
 PROMISES: dict[int, Promise] = {}
+Keep = Callable[[int, str], str]
+"""Tries one promise (by number, and way to run Mien) in its short form; gives its figures."""
 
 
 def promise(

@@ -54,7 +54,7 @@ def wait_for_crash(system: System, point: str, seconds: float = 60) -> None:
 
 def _crash_workers(system: System, trial: Trial) -> int:
     folder = new_folder(system)
-    names = greys(folder, trial.size(400, 1500))
+    names = greys(folder, trial.size(250, 1500))
     job = submit(system, folder)
     for point in WORKER_POINTS:
         wait_until_done(system, job, done(system, job) + 1)
@@ -66,7 +66,7 @@ def _crash_workers(system: System, trial: Trial) -> int:
 
 def _crash_expansion(system: System, _trial: Trial) -> int:
     folder = new_folder(system)
-    names = greys(folder, 2100, "x")  # three slices of a walk
+    names = greys(folder, 1100, "x")  # two slices of a walk
     system.arm("expanding")
     job = submit(system, folder)
     wait_for_crash(system, "expanding")

@@ -107,7 +107,7 @@ def gentle_shutdown(trial: Trial) -> str:
     # an image that hangs is no reason to stay
     names = greys(folder, trial.size(200, 1500), named={40: "hang"} if trial.full else {})
     job = submit(system, folder)
-    rounds = trial.size(1, 4)
+    rounds = trial.size(1, 3)
     for _ in range(rounds):
         wait_until_done(system, job, done(system, job) + 20)
         worker = system.process("worker")
@@ -191,7 +191,7 @@ def poison(trial: Trial) -> str:
     kinds = {"crash": "engine_crashed", "hang": "timeout", "oom": "out_of_memory"}
     if trial.full:
         kinds |= {"abort": "engine_crashed", "exit": "engine_crashed"}
-    places = trial.dice.sample(range(count), len(kinds) * trial.size(1, 3))
+    places = trial.dice.sample(range(count), len(kinds) * trial.size(1, 2))
     named = {place: list(kinds)[number % len(kinds)] for number, place in enumerate(places)}
     folder = new_folder(system)
     names = greys(folder, count, "x", named)
@@ -240,8 +240,9 @@ def late_worker(trial: Trial) -> str:
     """A worker frozen past its lease with a chunk's results in hand, and woken, changes no row."""
     system, frozen = trial.system, 0
     # in the middle of a transaction only PostgreSQL can go on without it; SQLite's lock ends with its holder
-    points = ["before_commit", *(["in_commit"] if system.way == "production" else []), "after_lease"]
-    for point in points * trial.size(1, 3):
+    points = ["before_commit", *(["in_commit"] if system.way == "production" else [])]
+    points += ["after_lease"] if trial.full else []
+    for point in points * trial.size(1, 2):
         system.end_extra()
         folder = new_folder(system)
         names = greys(folder, 150)

@@ -72,7 +72,7 @@ def _all_at_once(system: System, count: int, source: dict[str, str]) -> set[str]
 @promise(14, "Commits do not deadlock")
 def no_deadlock(trial: Trial) -> str:
     """Eight workers commit chunks of one job while it is cancelled, retried and deleted."""
-    system, rounds = trial.system, trial.size(1, 4)
+    system, rounds = trial.system, trial.size(1, 2)
     commits = 0
     for round_ in range(rounds):
         commits += _Crowd(system, trial, round_).run()
@@ -91,7 +91,7 @@ class _Crowd:
     def __init__(self, system: System, trial: Trial, round_: int) -> None:
         self._url = system.database_url()
         self._db = system.db
-        self._count = trial.size(2400, 12_000)
+        self._count = trial.size(2400, 6000)
         self._files = make_files(trial.folder / f"crowd{round_}", self._count)
         self._revision = secrets.token_hex(32)
         self._over = threading.Event()
@@ -166,7 +166,7 @@ class _Crowd:
             process.expand()
             process.purge()
             take_back_expired(db)
-            self._over.wait(0.02)
+            self._over.wait(0.1)
         db.dispose()
 
     def _wait(self, is_so: object) -> None:

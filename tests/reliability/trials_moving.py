@@ -61,7 +61,7 @@ def faults(asked: str) -> Iterator[None]:
 @promise(12, "Backups restore")
 def backups_restore(trial: Trial) -> str:
     """``mien backup`` in mid-job, of a folder and of uploads, finishes both elsewhere; what was deleted stays so."""
-    system, count = trial.system, trial.size(400, 2000)
+    system, count = trial.system, trial.size(400, 3000)
     folder = new_folder(system)
     names = greys(folder, count)
     uploaded = {name: (folder / name).read_bytes() + b"uploaded" for name in names[: count // 4]}
