@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown, worker_shutting_down
@@ -53,12 +56,12 @@ def predict(ticket: str, asked: dict[str, Any]) -> None:
 
 
 @celeryd_init.connect
-def _log_from_the_first_line(instance: Any, **_: object) -> None:
-    """A log of JSON lines begins without Celery's banner, and its warnings are lines like others."""
+def _log_from_the_first_line(**_: object) -> None:
+    """Celery's warnings are lines like others; a log of JSON lines goes without its banner and its farewell."""
     settings = load_settings()
     configure(settings, "worker")
     if settings.log_format == "json":
-        instance.quiet = True
+        sys.__stdout__ = Path(os.devnull).open("w")  # type: ignore[misc] # noqa: SIM115 - where Celery prints them
 
 
 @setup_logging.connect

@@ -201,7 +201,7 @@ def test_a_worker_drains_and_pauses_and_loses_nothing(
     worker = only_worker(client)
     assert worker.device_name
     assert worker.precisions
-    job = system.job_of(images(photos, 400, first=100), "whole")
+    job = system.job_of(images(photos, 240, first=100), "whole")
     system.wait_for(lambda: client.job(job).counts.ok > 0, "some images are done")
     system.run("workers", "drain", worker.name, "--wait")
     assert only_worker(client).state == "drained"
@@ -212,7 +212,7 @@ def test_a_worker_drains_and_pauses_and_loses_nothing(
         assert client.job(job).counts.ok == done.counts.ok
     system.run("workers", "resume", worker.name)
     assert finished(system, client, job) == "completed"
-    again = system.job_of(images(tmp_path / "more", 400, first=150), "whole")
+    again = system.job_of(images(tmp_path / "more", 240, first=150), "whole")
     system.wait_for(lambda: client.job(again).counts.ok > 0, "some images are done")
     system.run("workers", "pause", worker.name)
     system.wait_for(lambda: only_worker(client).state == "paused", "it is paused")
@@ -221,7 +221,7 @@ def test_a_worker_drains_and_pauses_and_loses_nothing(
         assert "paused" in (client.job(again).notice or pytest.fail("no notice")).detail
     system.run("workers", "resume", worker.name)
     assert finished(system, client, again) == "completed"
-    assert client.job(again).counts.ok == 400
+    assert client.job(again).counts.ok == 240
     said = system.run("workers", "drain", "nobody", code=1)
     assert "No worker 'nobody'" in said
 
@@ -274,3 +274,13 @@ def test_the_logs_are_json_with_job_and_chunk_and_no_names_or_keys(system: Mien,
     assert ("/api/v1/jobs/<job_id>/results", job) in routes
     assert any(line.get("job") == job and isinstance(line.get("chunk"), int) for line in seen["worker"])
     assert any(line.get("job") == job for line in seen["control"])
+
+
+def test_a_stopped_worker_says_farewell_in_json_too(operated: ByHand, system: Mien) -> None:
+    operated.start("leaving", kind="worker", MIEN_METRICS_PORT="0")
+    log = system.files.logs / "leaving.log"
+    system.wait_for(lambda: " ready" in log.read_text(), "the worker is ready")
+    leaving = operated.processes.pop("leaving")
+    leaving.terminate()
+    assert leaving.wait(timeout=30) == 0
+    assert all(json.loads(line)["process"] == "worker" for line in log.read_text().splitlines())
