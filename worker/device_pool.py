@@ -298,7 +298,9 @@ class DevicePool(EnginePool):
             "compiled": self._compiled,
         }
         # each engine sees its own GPU only: nothing of it ends up on another
-        environment = {"CUDA_VISIBLE_DEVICES": visible_gpus()[int(index or 0)]} if kind == "cuda" else {}
+        environment = {}
+        if kind == "cuda":
+            environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible_gpus()[int(index or 0)]}
         return EngineProcess(
             "worker.device_engine", config, self._on_device_message, self._on_device_end,
             pass_fds=(listener,), environment=environment,

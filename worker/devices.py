@@ -7,7 +7,9 @@ import os
 
 from mien.control import DEVICE_PRECISIONS
 from mien.int8 import int8_instructions
-from worker.gpus import gpu_count
+from worker.gpus import gpu_count, lowest_capability
+
+BF16_CAPABILITY = 8.0
 
 
 def choose_device(setting: str) -> str:
@@ -28,6 +30,11 @@ def engine_count(setting: int) -> int:
 
 
 def precisions_of(device: str) -> tuple[str, ...]:
-    """The precisions that workers on this device take jobs in; int8 only where it answers as on other machines."""
-    given = DEVICE_PRECISIONS[device]
-    return given if device != "cpu" or int8_instructions() else tuple(name for name in given if name != "int8")
+    """The precisions that workers on this device take jobs in: int8 only where it answers as on other machines, bf16
+    only where every GPU computes in it (compute capability 8; older ones imitate it slowly, and have fp16)."""
+    unfit = set()
+    if device == "cpu" and not int8_instructions():
+        unfit.add("int8")
+    if device == "cuda" and (lowest_capability() or BF16_CAPABILITY) < BF16_CAPABILITY:
+        unfit.add("bf16")
+    return tuple(name for name in DEVICE_PRECISIONS[device] if name not in unfit)

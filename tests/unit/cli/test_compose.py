@@ -43,7 +43,9 @@ def test_every_setting_in_it_exists_and_is_well_formed() -> None:
         given = SERVICES[name]["environment"]
         assert {variable.removeprefix("MIEN_").lower() for variable in given} <= set(Settings.model_fields)
         values = {
-            variable.removeprefix("MIEN_").lower(): re.sub(r"\$\{[^}]*\}+", "x" * 40, value)
+            variable.removeprefix("MIEN_").lower(): re.sub(
+                r"\$\{[^}]*\}+", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+            )
             for variable, value in given.items()
         }
         Settings(**values)
