@@ -146,7 +146,7 @@ def test_objects_deleted_and_changed_in_mid_job_fail_alone_and_can_be_retried(
         assert (ended.counts.ok, ended.counts.failed) == (19, 1)  # the changed one as it is now
 
 
-def test_a_job_outlives_keys_that_expire_and_a_server_that_is_away(
+def test_a_job_outlives_keys_that_expire_in_its_midst(
     running: Running, s3: S3, photos: Callable[[int], None], key_file: Path
 ) -> None:
     mien = running.mien
