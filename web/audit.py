@@ -98,7 +98,8 @@ def _note(trail: AuditTrail, who: Caller, answer: Response) -> None:
     if endpoint in NOTHING_OF_A_JOB or request.method == "OPTIONS":
         return
     if request.method in SAFE_METHODS:
-        action = "exported" if blueprint == "exports" else "read"
+        is_export = blueprint == "exports" or endpoint in ("reviews.csv", "reviews.jsonl")
+        action = "exported" if is_export else "read"
         detail = name if action == "exported" or job is None else None
         repeated = action == "read" or "after" in request.args
     else:

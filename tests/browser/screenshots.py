@@ -76,6 +76,7 @@ def pages(url: str, job: str) -> list[tuple[str, str, dict[str, int], Any]]:
     """Name, address, size of the window, what to do before the picture is taken."""
     with Client(url) as client:
         first = next(image for image in client.results(job, outcome="ok") if len(image.faces) > 1)
+        check, mend = client.begin_review(job, size=50, seed=3), client.begin_review(job, "mend")
     return [
         ("start", "/", WIDE, None),
         ("start-phone", "/", PHONE, None),
@@ -84,6 +85,8 @@ def pages(url: str, job: str) -> list[tuple[str, str, dict[str, int], Any]]:
         ("gallery", f"/jobs/{job}/gallery", WIDE, None),
         ("gallery-phone", f"/jobs/{job}/gallery?outcome=ok", PHONE, None),
         ("image", f"/jobs/{job}/gallery?outcome=ok", WIDE, lambda page: open_image(page, first.file)),
+        ("check", f"/reviews/{check.id}?rater=Ada", WIDE, None),
+        ("mend", f"/reviews/{mend.id}?rater=Ada", WIDE, None),
         ("models", "/models", WIDE, None),
         ("system", "/system", WIDE, None),
     ]
