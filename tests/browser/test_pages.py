@@ -45,7 +45,7 @@ def test_submit_watch_download(page: Any, mien: Running, tmp_path: Path) -> None
     assert page.title().endswith("completed - Mien")
     text = page.locator("main").inner_text()
     assert "1 other file was passed over" in text
-    assert page.locator("svg.chart title").text_content() == (
+    assert page.locator("#chart-title").text_content() == (
         f"{DARK + BRIGHT} faces: dark {DARK} (57.1%), bright {BRIGHT} (42.9%), grey 0 (0.0%)."
     )
     with page.expect_download() as waiting:
