@@ -164,31 +164,17 @@ def exact(system: System, job: str) -> Any:
 
 def charged(system: System, job: str) -> tuple[int, int]:
     """Losses charged to the job's chunks, and suspects among them."""
-    with system.db.read() as connection:
-        return (
-            connection.execute(
-                sa.select(
-                    sa.func.coalesce(sa.func.sum(chunks.c.losses), 0),
-                    sa.func.coalesce(sa.func.sum(sa.cast(chunks.c.suspect, sa.Integer)), 0),
-                )
-                .join(jobs, jobs.c.id == chunks.c.job_id)
-                .where(jobs.c.public_id == job)
-            )
-            .one()
-            ._tuple()
+    statement = (
+        sa.select(
+            sa.func.coalesce(sa.func.sum(chunks.c.losses), 0).label("losses"),
+            sa.func.coalesce(sa.func.sum(sa.cast(chunks.c.suspect, sa.Integer)), 0).label("suspects"),
         )
-
-
-def leased(system: System, job: str) -> int:
-    """Chunks of the job in a worker's hands."""
+        .join(jobs, jobs.c.id == chunks.c.job_id)
+        .where(jobs.c.public_id == job)
+    )
     with system.db.read() as connection:
-        return int(
-            connection.execute(
-                sa.select(sa.func.count())
-                .select_from(chunks.join(jobs, jobs.c.id == chunks.c.job_id))
-                .where(jobs.c.public_id == job, chunks.c.state == "leased")
-            ).scalar_one()
-        )
+        row = connection.execute(statement).one()
+    return int(row.losses), int(row.suspects)
 
 
 def is_gone(system: System, job: str) -> bool:

@@ -216,7 +216,7 @@ def _codes(system: System, job: str) -> dict[str, str]:
         statement = sa.select(images.c.path_text, images.c.error_code).where(
             images.c.job_id == facts(system, job).id, images.c.outcome == "failed"
         )
-        return dict(row._tuple() for row in connection.execute(statement))
+        return {row.path_text: row.error_code for row in connection.execute(statement)}
 
 
 def _orphans_after_kill(system: System) -> int:

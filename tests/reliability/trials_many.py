@@ -6,6 +6,7 @@ import json
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import cast
 
 import requests
@@ -93,6 +94,9 @@ class _Crowd:
         self._db = system.db
         self._count = trial.size(2400, 6000)
         self._files = make_files(trial.folder / f"crowd{round_}", self._count)
+        self._few = make_files(trial.folder / f"few{round_}", 300)
+        self._deletions = trial.size(6, 20)
+        self._dice = trial.dice
         self._revision = secrets.token_hex(32)
         self._over = threading.Event()
         self._errors: list[BaseException] = []
@@ -100,7 +104,7 @@ class _Crowd:
         self._lock = threading.Lock()
 
     def run(self) -> int:
-        job = self._new_job()
+        job = self._new_job(self._files)
         threads = [threading.Thread(target=self._guarded, args=(self._work, n)) for n in range(self.WORKERS)]
         threads += [threading.Thread(target=self._guarded, args=(self._control, n)) for n in range(2)]
         for thread in threads:
@@ -116,11 +120,11 @@ class _Crowd:
                 assert_exact(self._db, job)
                 request_retry(self._db, "crowd", job)
                 self._wait(lambda: self._status(job) in ("running", "completed"))
-            for doomed in (job, self._new_job()):  # the second one in the midst of its first commits
-                at = self._commits
-                self._wait(lambda at=at, first=doomed == job: first or self._commits > at + 30)
-                request_delete(self._db, "crowd", doomed)
-                self._wait(lambda doomed=doomed: self._status(doomed) is None)
+            self._delete(job)
+            for _ in range(self._deletions):  # each in the midst of its first commits
+                doomed, at, few = self._new_job(self._few), self._commits, self._dice.randrange(1, 9)
+                self._wait(lambda at=at, few=few: self._commits >= at + few)
+                self._delete(doomed)
         finally:
             self._over.set()
             for thread in threads:
@@ -128,9 +132,13 @@ class _Crowd:
         assert not self._errors, self._errors[0]
         return self._commits
 
-    def _new_job(self) -> str:
-        job, _ = write_job(self._db, new_job(self._files, model_revision=self._revision, owner="crowd"))
+    def _new_job(self, files: Path) -> str:
+        job, _ = write_job(self._db, new_job(files, model_revision=self._revision, owner="crowd"))
         return job
+
+    def _delete(self, job: str) -> None:
+        request_delete(self._db, "crowd", job)
+        self._wait(lambda: self._status(job) is None)
 
     def _guarded(self, work: object, number: int) -> None:
         try:

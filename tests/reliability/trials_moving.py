@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,14 @@ def backups_restore(trial: Trial) -> str:
     for other in (job, draft):
         finish(system, other, seconds=240)
     answers = _answers(system, job)
-    left = _restored(trial, target, doomed, {job: names[1:], draft: list(uploaded)}, answers)
+    uploads = system.mien.data / "uploads"
+    hidden = uploads.rename(uploads.with_name("uploads-away"))  # elsewhere there is only what was restored
+    try:
+        left = _restored(trial, target, doomed, {job: names[1:], draft: list(uploaded)}, answers)
+    finally:
+        if uploads.exists():  # control looked there meanwhile
+            shutil.rmtree(uploads)
+        hidden.rename(uploads)
     return (
         f"{count:,} images of a folder and {len(uploaded):,} uploads backed up in mid-job in {took:.1f} s; restored "
         f"elsewhere with {left:,} still to do: complete, equal to the original; 2 later deletions carried out again"
