@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -88,11 +89,12 @@ class Peer:
     """A peer in a process of its own, with as many threads as it likes."""
 
     def __init__(self, *arguments: str) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             text=True,
         )
         self.batch = 0
@@ -105,7 +107,9 @@ class Peer:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the peer ended")
+            self._said.seek(0)
+            code, last = self._process.wait(), self._said.read()[-2000:].decode(errors="replace")
+            raise RuntimeError(f"the peer ended with code {code}: {last}")
         done: dict[str, Any] = json.loads(line)
         return done
 

@@ -39,12 +39,14 @@ def random_model(name: str, keep: Path) -> Path:
     network = ViTForImageClassification(config).eval()
     network.save_pretrained(source)
     Processor(size={"height": size, "width": size}).save_pretrained(source)
-    adopt(str(source), target, name=name)
+    fresh = keep / f"making-{name}"
+    adopt(str(source), fresh, name=name)
     pixels = np.random.default_rng(0).uniform(-1, 1, (SCALE_CROPS, 3, size, size)).astype(np.float32)
     with tempfile.TemporaryDirectory() as scratch:
         export_onnx(network, Path(scratch) / "fp32.onnx", height=size, width=size)
-        quantise(Path(scratch) / "fp32.onnx", target / "model.int8.onnx", pixels)
-    facts = json.loads((target / "mien.json").read_text())
+        quantise(Path(scratch) / "fp32.onnx", fresh / "model.int8.onnx", pixels)
+    facts = json.loads((fresh / "mien.json").read_text())
     facts["onnx"]["int8"] = "model.int8.onnx"
-    (target / "mien.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (fresh / "mien.json").write_text(json.dumps(facts, indent=2) + "\n")
+    fresh.rename(target)  # whole or not at all
     return target
