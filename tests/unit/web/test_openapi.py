@@ -21,10 +21,11 @@ CODE = re.compile(
 INTERNAL = {
     *("lease_lost", "bad_setting", "no_key", "weak_password", "not_migrated", "unknown_key", "missing_resource"),
     *("pandas_missing", "bad_erasure_log"),
+    *("backup_exists", "bad_backup", "not_empty", "tool_missing", "tool_failed"),
 }
 """Errors that a client of the API cannot meet."""
 ELSEWHERE = {
-    *("no_images", "source_away", "engines_cannot_start", "folders_unreadable"),
+    *("no_images", "device_memory", "source_away", "engines_cannot_start", "folders_unreadable"),
     *("no_answer", "no_server", "not_a_mien", "download_broken", "pandas_missing", "file_changed"),
 }
 """Codes of a job's `error` and `notice`, and those that the client adds."""
