@@ -169,7 +169,7 @@ class _Crowd:
 
     def _control(self, _number: int) -> None:
         db = Database(self._url)
-        process = control(db, chunk_size=8)
+        process = control(db, chunk_size=8, ahead_s=0)  # nobody takes up parked walks here
         while not self._over.is_set():
             process.expand()
             process.purge()
