@@ -8,7 +8,7 @@ from typing import Any
 
 TAG_HEIGHT = 20
 TAG_MARGIN = 26.0
-LETTER = 6.4
+LETTER = 6.9
 """Pixels that a letter of a tag takes (600 12px sans-serif)."""
 
 

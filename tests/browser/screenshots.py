@@ -87,8 +87,11 @@ def pages(url: str, job: str) -> list[tuple[str, str, dict[str, int], Any]]:
         ("image", f"/jobs/{job}/gallery?outcome=ok", WIDE, lambda page: open_image(page, first.file)),
         ("check", f"/reviews/{check.id}?rater=Ada", WIDE, None),
         ("mend", f"/reviews/{mend.id}?rater=Ada", WIDE, None),
+        ("review", f"/jobs/{job}/review", WIDE, None),
         ("models", "/models", WIDE, None),
+        ("model", "/models/default", WIDE, None),
         ("system", "/system", WIDE, None),
+        ("sign-in", "/sign-in", WIDE, None),
     ]
 
 
