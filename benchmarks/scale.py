@@ -38,6 +38,8 @@ from tests.support.postgres import private_server, server_programs
 
 IN_FLIGHT = 2
 FACES = 500
+RATED_S = 20
+"""How long a run at the engines' pace lasts, at most."""
 LOOK_EVERY_S = 0.05
 SERVER = (
     "-c fsync=on -c synchronous_commit=on -c shared_buffers=1GB -c max_wal_size=8GB -c checkpoint_timeout=15min "
@@ -258,7 +260,7 @@ def measure(arguments: argparse.Namespace, url: str) -> None:
     rates = [0.0] if arguments.limit_only else [arguments.rate, 0.0]
     count = arguments.images // (len(rates) * len(workers))
     seconds = write_down(db, min(count, 50_000), arguments.chunk_size)
-    print(f"{psutil.cpu_count()} cores; {count:,} images a run, chunks of {arguments.chunk_size}")
+    print(f"{psutil.cpu_count()} cores; {count:,} images a run at most, chunks of {arguments.chunk_size}")
     print(f"writing down (expansion): {min(count, 50_000) / seconds:,.0f} images/s\n")
     with db.write() as connection:
         connection.execute(sa.text("UPDATE jobs SET status = 'cancelled'"))
@@ -267,8 +269,9 @@ def measure(arguments: argparse.Namespace, url: str) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for rate in rates:
         for number in workers:
-            write_down(db, count, arguments.chunk_size)
-            print(shown(number, rate, run(db, url, number, rate, count)), flush=True)
+            some = min(count, round(rate * number * RATED_S)) if rate else count
+            write_down(db, some, arguments.chunk_size)
+            print(shown(number, rate, run(db, url, number, rate, some)), flush=True)
     print(f"\n{on_disk(db)}")
     db.dispose()
 
