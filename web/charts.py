@@ -159,7 +159,7 @@ def confidence_histogram(counts: Sequence[int]) -> Histogram | None:
 
 def _round_up(number: int) -> int:
     """The next number of one or two digits and zeros, even where it can be halved in whole."""
-    unit = 10 ** max(0, len(str(number)) - 2)
+    unit = int(10 ** max(0, len(str(number)) - 2))
     rounded = -(-number // unit) * unit
     return rounded + unit if (rounded // unit) % 2 and rounded > 1 else rounded
 

@@ -111,7 +111,7 @@ def install(app: Flask, settings: Settings) -> None:
         if caller is None or caller.key_id is None:
             return
         limits = in_force(settings, caller.limits)
-        if limits.requests_per_minute:
+        if limits.requests_per_minute and not is_part_of_a_page():
             g.window = window = requests.take(caller.key_id, limits.requests_per_minute)
             if not window.allowed:
                 raise LimitError(
@@ -137,6 +137,15 @@ def install(app: Flask, settings: Settings) -> None:
             making.end(owner)
 
     app.after_request(_tell)
+
+
+def is_part_of_a_page() -> bool:
+    """Whether the request is what a page asks for by itself: its pictures, and whether anything is new.
+
+    A page of the gallery shows 48 pictures; counted, they would shut out whoever looks at it. A few processes make
+    them, whoever asks.
+    """
+    return request.blueprint == "pictures" or request.endpoint == "pages.live"
 
 
 def in_force(settings: Settings, own: Limits) -> Limits:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, request
 from pydantic import ValidationError
 
-from mien.browse import allowed_folders, look_into
+from mien.browse import Folder, allowed_folders, look_into
 from mien.errors import InvalidRequestError, MienError, SourceError
 from mien.estimate import estimate
 from mien.gallery import first_images
 from mien.heartbeat import live_workers, working
 from mien.jobs import list_jobs
 from mien.models import Model
+from mien.settings import Settings
 from mien.sources import IMAGE_ENDINGS
 from web.auth import caller
 from web.boxes import boxes_of
@@ -23,8 +25,21 @@ from web.services import services
 
 RECENT_JOBS = 12
 FACES_SHOWN = 4
+RECOUNT_S = 60.0
 
 begin = Blueprint("begin", __name__)
+
+
+_counted: dict[tuple[str, ...], tuple[float, tuple[Folder, ...]]] = {}
+
+
+def _roots(settings: Settings) -> tuple[Folder, ...]:
+    """The folders that may be named, with counts of the last minute: counting may take a moment."""
+    key = tuple(map(str, settings.roots))
+    found = _counted.get(key)
+    if found is None or time.monotonic() - found[0] > RECOUNT_S:
+        _counted[key] = found = (time.monotonic(), allowed_folders(settings))
+    return found[1]
 
 
 def start_facts() -> dict[str, Any]:
@@ -34,7 +49,7 @@ def start_facts() -> dict[str, Any]:
     models, default = _models()
     return {
         "once": os.urandom(16).hex(),
-        "roots": allowed_folders(parts.settings),
+        "roots": _roots(parts.settings),
         "any_folder": who.any_folder,
         "jobs": jobs,
         "first_images": first_images(parts.db, jobs.items, FACES_SHOWN),

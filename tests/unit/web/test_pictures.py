@@ -20,6 +20,7 @@ from mien.database import Database
 from mien.errors import ImageError
 from mien.gallery import image_of
 from mien.jobs import get_job
+from mien.keys import create_key
 from mien.ledger.commit import FaceOutcome, ImageOutcome
 from mien.ledger.lease import LeasedImage
 from mien.receipts import request_delete
@@ -182,3 +183,14 @@ def test_a_process_that_dies_or_hangs_is_replaced(monkeypatch: pytest.MonkeyPatc
         assert pool.render(buffer.getvalue(), wanted).data == made.data
     finally:
         pool.close()
+
+
+def test_pictures_do_not_use_up_a_key_s_requests(tmp_path: Path) -> None:
+    app = make_app(tmp_path, requests_per_minute=3)
+    _, secret = create_key(parts_of(app).db, "looker")
+    client = app.test_client()
+    key = {"Authorization": f"Bearer {secret}"}
+    for _ in range(5):
+        assert client.get("/jobs/none/images/1/thumbnail", headers=key).status_code == 404
+    statuses = [client.get("/api/v1/jobs", headers=key).status_code for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
