@@ -102,7 +102,7 @@ def addresses(world: World, rule: Rule, job: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         kind, _, name = match[1].rpartition(":")
-        return str(values.get(name, "0" if kind == "int" else f"{WITNESS}.jpg"))
+        return str(values.get(name, "0" if kind == "int" else "other.jpg"))
 
     return re.sub(r"<([^>]+)>", value, rule.rule)
 
