@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 LABEL_WIDTH = 78
-TRACK_WIDTH = 150
-VALUE_WIDTH = 136
+TRACK_WIDTH = 110
+VALUE_WIDTH = 172
 ROW = 32
 SHADES = 10
 
