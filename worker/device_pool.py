@@ -300,7 +300,9 @@ class DevicePool(EnginePool):
         # each engine sees its own GPU only: nothing of it ends up on another
         environment = {}
         if kind == "cuda":
-            environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible_gpus()[int(index or 0)]}
+            place, seen = int(index or 0), visible_gpus()
+            chosen = seen[place] if place < len(seen) else str(place)
+            environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": chosen}
         return EngineProcess(
             "worker.device_engine", config, self._on_device_message, self._on_device_end,
             pass_fds=(listener,), environment=environment,

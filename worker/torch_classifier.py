@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mien.images import RGB  # not at run time: a device engine loads no decoder
 
+MOST_PROGRAMS = 64
 KINDS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -83,8 +84,10 @@ class TorchNetwork:
             Exception: whatever torch's compiler raises; the network runs uncompiled as before.
         """
         import torch  # noqa: PLC0415
+        import torch._dynamo  # noqa: PLC0415
 
         # one program per fixed shape: dynamic shapes cost speed, and padding makes a few shapes do
+        torch._dynamo.config.recompile_limit = MOST_PROGRAMS  # all networks of this process count together
         program: Any = torch.compile(self._forward, dynamic=False, backend=backend)
         spec = self.model.input
         ready = {}

@@ -51,6 +51,7 @@ def test_it_checks_measures_and_writes_on_a_bare_machine(tmp_path: Path) -> None
     assert figures["left_out"] == []
     checks = figures["correctness"]
     assert set(checks) == {"vit-small", "default"}
+    assert all(check["within bounds"] for check in checks.values())
     assert all(check["spread"] > 0.02 for check in checks.values())  # the answers differ, so agreeing means something
     for name in ("decode", "peer", "end_to_end_ratio"):
         assert figures[name] > 0
