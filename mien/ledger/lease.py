@@ -162,6 +162,18 @@ def _leased(job: sa.Row[Any], image: sa.Row[Any]) -> LeasedImage:
 
 
 def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]]:
+    asked = {
+        "precisions": list(taker.precisions),
+        "loaded": list(taker.loaded_models),
+        "root_gone": list(taker.root_gone),
+    }
+    if taker.models is None:
+        return connection.execute(_ANY_MODEL, asked).all()
+    return connection.execute(_INSTALLED, {**asked, "models": list(taker.models)}).all()
+
+
+def _next_jobs(*also: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """The jobs to take a chunk of, the one whose turn it is first. Made once: it is asked with every chunk."""
     in_work = (
         sa.select(chunks.c.job_id, sa.func.count().label("number"))
         .where(chunks.c.state == "leased")
@@ -176,28 +188,30 @@ def _candidates(connection: sa.Connection, taker: Taker) -> Sequence[sa.Row[Any]
         .subquery()
     )
     has_due = sa.exists().where(chunks.c.job_id == jobs.c.id, chunks.c.state == "due")
-    installed = sa.true() if taker.models is None else jobs.c.model_revision.in_(list(taker.models))
-    statement = (
+    return (
         sa.select(jobs, sa.func.coalesce(in_work.c.number, 0).label("in_work"))
         .outerjoin(in_work, in_work.c.job_id == jobs.c.id)
         .outerjoin(of_owner, of_owner.c.owner == jobs.c.owner)
         .where(
             jobs.c.status.in_(("expanding", "running")),
-            jobs.c.precision.in_(list(taker.precisions)),
-            installed,
-            jobs.c.id.not_in(list(taker.root_gone)),
+            jobs.c.precision.in_(sa.bindparam("precisions", expanding=True)),
+            jobs.c.id.not_in(sa.bindparam("root_gone", expanding=True)),
             has_due,
+            *also,
         )
         .order_by(
             sa.func.coalesce(of_owner.c.number, 0),
             sa.func.coalesce(in_work.c.number, 0),
-            sa.case((jobs.c.model_revision.in_(list(taker.loaded_models)), 0), else_=1),
+            sa.case((jobs.c.model_revision.in_(sa.bindparam("loaded", expanding=True)), 0), else_=1),
             jobs.c.last_leased_at.asc().nulls_first(),
             jobs.c.id,
         )
         .limit(CANDIDATE_JOBS)
     )
-    return connection.execute(statement).all()
+
+
+_ANY_MODEL = _next_jobs()
+_INSTALLED = _next_jobs(jobs.c.model_revision.in_(sa.bindparam("models", expanding=True)))
 
 
 def _as_lease(job: sa.Row[Any], chunk_id: int, suspect: bool, token: str, waiting: Sequence[Any]) -> ChunkLease:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,8 +20,7 @@ ENDED = ("ok", "no_face", "failed", "cancelled")
 _INT = "I"  # four bytes everywhere that CPython runs
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(NamedTuple):
     """One image with its outcome, and its faces as (emotion, confidence)."""
 
     chunk_id: int
