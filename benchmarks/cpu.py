@@ -224,39 +224,82 @@ def system(scratch: Path, roots: list[Path], models: list[Path]) -> Iterator[Cli
         yield client
 
 
-def measure(bench: Bench, folders: dict[str, Path], models: dict[str, Path], yunet: Path) -> None:
-    """Every row of the table."""
-    int8 = int8_instructions() is not None
-    small, mixed = folders["large"], folders["mixed"]
-    bench.rows.append(engine_start(bench, mixed))
-    bench.rows.append(peak_memory(bench, mixed))
-    with peer("pipeline", str(models["vit-tiny-112"])) as other:
-        other.find_best_batch(small, BATCHES)
-        bench.compare(
-            "ViT-Tiny/16 at 112, faces=whole", other, mixed, model="vit-tiny-112", faces="whole", targets={"fp32": 4.0}
-        )
+@dataclass(frozen=True)
+class Place:
+    """The folders, models and files of a run."""
+
+    folders: dict[str, Path]
+    models: dict[str, Path]
+    yunet: Path
+    int8: bool
+
+
+def engines(bench: Bench, at: Place) -> None:
+    """An engine's start and memory; first, while no engine has held another model."""
+    bench.rows.append(engine_start(bench, at.folders["mixed"]))
+    bench.rows.append(peak_memory(bench, at.folders["mixed"]))
+
+
+def tiny(bench: Bench, at: Place) -> None:
+    """ViT-Tiny/16 at 112."""
+    with peer("pipeline", str(at.models["vit-tiny-112"])) as other:
+        other.find_best_batch(at.folders["large"], BATCHES)
+        title, mixed = "ViT-Tiny/16 at 112, faces=whole", at.folders["mixed"]
+        bench.compare(title, other, mixed, model="vit-tiny-112", faces="whole", targets={"fp32": 4.0})
+
+
+def whole(bench: Bench, at: Place) -> None:
+    """The default model on whole images."""
+    title, mixed = "default model, faces=whole", at.folders["mixed"]
     with peer("pipeline", str(DEFAULT)) as other:
-        other.find_best_batch(small, BATCHES)
-        targets = {"fp32": 0.85 * 3.0} | ({"int8": 0.85 * 5.5} if int8 else {})
-        whole = bench.compare(
-            "default model, faces=whole", other, mixed, model="default", faces="whole", targets=targets
-        )
-    bench.over_bare("default model, faces=whole", whole["fp32"], mixed, faces="whole")
-    with peer("detect", str(DEFAULT), str(yunet), "640") as other:
-        other.find_best_batch(small, BATCHES)
-        targets = {"fp32": 2.5} | ({"int8": 4.0} if int8 else {})
-        found = bench.compare(
-            "default model, faces=detect", other, mixed, model="default", faces="detect", targets=targets
-        )
+        other.find_best_batch(at.folders["large"], BATCHES)
+        targets = {"fp32": 0.85 * 3.0} | ({"int8": 0.85 * 5.5} if at.int8 else {})
+        rates = bench.compare(title, other, mixed, model="default", faces="whole", targets=targets)
+    bench.over_bare(title, rates["fp32"], mixed, faces="whole")
+
+
+def detect(bench: Bench, at: Place) -> None:
+    """The default model on faces that are found first."""
+    title, mixed = "default model, faces=detect", at.folders["mixed"]
+    with peer("detect", str(DEFAULT), str(at.yunet), "640") as other:
+        other.find_best_batch(at.folders["large"], BATCHES)
+        targets = {"fp32": 2.5} | ({"int8": 4.0} if at.int8 else {})
+        rates = bench.compare(title, other, mixed, model="default", faces="detect", targets=targets)
         bench.rows.append(matched(bench, other, mixed))
-    bench.over_bare("default model, faces=detect", found["fp32"], mixed, faces="detect")
-    bench.rows.append(again(bench, folders["again"]))
-    with peer("pipeline", str(models["vit-base-224"])) as other:
-        other.find_best_batch(folders["few"], BATCHES)
-        targets = {"fp32": 1.25} | ({"int8": 3.0} if int8 else {})
-        bench.compare(
-            "ViT-B/16 at 224, faces=whole", other, small, model="vit-base-224", faces="whole", targets=targets
-        )
+    bench.over_bare(title, rates["fp32"], mixed, faces="detect")
+
+
+def second(bench: Bench, at: Place) -> None:
+    """The same folder twice."""
+    bench.rows.append(again(bench, at.folders["again"]))
+
+
+def base(bench: Bench, at: Place) -> None:
+    """ViT-B/16 at 224."""
+    with peer("pipeline", str(at.models["vit-base-224"])) as other:
+        other.find_best_batch(at.folders["few"], BATCHES)
+        targets = {"fp32": 1.25} | ({"int8": 3.0} if at.int8 else {})
+        title = "ViT-B/16 at 224, faces=whole"
+        bench.compare(title, other, at.folders["large"], model="vit-base-224", faces="whole", targets=targets)
+
+
+PARTS: dict[str, Callable[[Bench, Place], None]] = {
+    "engines": engines, "tiny": tiny, "whole": whole, "detect": detect, "second": second, "base": base,
+}  # fmt: skip
+
+
+def make_folders(photos: Path, scratch: Path, scale: Scale) -> dict[str, Path]:
+    """The mixed folder, smaller ones, and a larger one of its copies, each with bytes of its own after the picture."""
+    counts = {"mixed": scale.mixed, "large": scale.large, "few": max(scale.large // 4, 1)}
+    folders = {name: scratch / name for name in (*counts, "again")}
+    for seed, (name, count) in enumerate(counts.items(), 1):
+        make_mixed(photos, folders[name], count, seed=seed)
+    pictures = [path.read_bytes() for path in sorted(folders["mixed"].iterdir())]
+    folders["again"].mkdir()
+    for number in range(scale.again):
+        copy = pictures[number % len(pictures)] + number.to_bytes(8, "big")
+        (folders["again"] / f"{number:06d}.jpg").write_bytes(copy)
+    return folders
 
 
 def main() -> None:
@@ -267,21 +310,24 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=Scale.runs)
     parser.add_argument("--write", type=Path, help="page whose section on the CPU is replaced")
     parser.add_argument("--quick", action="store_true", help="a rehearsal: few images, one run, no figure to report")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part, printed and not written")
     options = parser.parse_args()
     scale = Scale(1, 20, 4, 40) if options.quick else Scale(options.runs)
     started = time.monotonic()
-    models = {name: random_model(name, MODELS_KEPT) for name in ("vit-tiny-112", "vit-base-224")}
+    chosen = options.only or list(PARTS)
+    shapes = {"tiny": "vit-tiny-112", "base": "vit-base-224"}
+    models = {name: random_model(name, MODELS_KEPT) for part, name in shapes.items() if part in chosen}
     with tempfile.TemporaryDirectory() as scratch:
-        counts = {"mixed": scale.mixed, "large": scale.large, "again": scale.again, "few": max(scale.large // 4, 1)}
-        folders = {name: Path(scratch) / name for name in counts}
-        for seed, (name, count) in enumerate(counts.items(), 1):
-            make_mixed(options.photos, folders[name], count, seed=seed)
+        folders = make_folders(options.photos, Path(scratch), scale)
         with system(Path(scratch), list(folders.values()), list(models.values())) as client:
             bench = Bench(client, scale, Path(scratch) / "data")
-            measure(bench, folders, models, options.yunet)
+            place = Place(folders, models, options.yunet, int8_instructions() is not None)
+            for name, part in PARTS.items():
+                if name in chosen:
+                    part(bench, place)
     text = report(bench, time.monotonic() - started, quick=options.quick)
     print(text)
-    if options.write and not options.quick:
+    if options.write and not options.quick and not options.only:
         replace_section(options.write, "cpu", text)
 
 
