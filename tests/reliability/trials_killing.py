@@ -224,7 +224,7 @@ def _orphans_after_kill(system: System) -> int:
     names = greys(folder, 120, named={3: "hang"})  # native code that never comes back
     job = submit(system, folder)
     wait_until_done(system, job, 10)
-    system.wait_for(lambda: len(system.engines()) == 2, "both engines")
+    system.wait_for(lambda: len(system.engines()) > 1, "some engines")
     worker = system.process("worker")
     below = _children(worker)
     worker.kill()
