@@ -20,7 +20,7 @@ from mien.settings import Settings
 from tests.support.hostile_archives import END, Arriving, listed, local, tar_header, tar_of_many, zip_of_many
 from tests.support.properties import is_long
 
-MANY = 4_000
+MANY = 2_000
 MILLION = 1_000_000
 PEAK = 4 << 20
 """Bytes of memory that reading takes at most, whatever the number of entries."""
