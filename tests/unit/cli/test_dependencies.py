@@ -27,6 +27,10 @@ LAZY = {
     "sklearn",
     "scipy",
     "torchmetrics",
+    "aiohttp",
+    "botocore",
+    "fsspec",
+    "s3fs",
 }
 """What only extras bring: imported inside functions, after a sentence for whoever lacks it."""
 NAMES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
