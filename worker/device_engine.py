@@ -370,12 +370,12 @@ def start_device(device: str) -> None:
     """
     # heavy and native: after the pipe's thread, so that a parent that dies is noticed
     import torch  # noqa: PLC0415
-    from transformers import AutoModelForImageClassification  # noqa: F401, PLC0415
 
     torch.set_num_threads(1)
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA device; set MIEN_DEVICE=cpu, or see `mien doctor`")
     torch.zeros(1, device=device)
+    from transformers import AutoModelForImageClassification  # noqa: F401, PLC0415
 
 
 def main(arguments: list[str]) -> None:
@@ -387,10 +387,12 @@ def main(arguments: list[str]) -> None:
         serve(pipe, config)
     except (BrokenPipeError, ConnectionResetError):
         os._exit(0)
+    except SystemExit as reason:  # a sentence for the operator
+        sys.stderr.write(f"{reason}\n")
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 if __name__ == "__main__":

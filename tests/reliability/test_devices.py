@@ -18,6 +18,7 @@ from mien.errors import ModelError
 from mien.models import load_model
 from tests.support.torch_model import make_torch_model
 from worker.messages import EngineSpec, ImageResult, ImageTask
+from worker.supervisor import EngineStartError
 
 pytest.importorskip("torch")
 from worker.device_pool import DevicePool
@@ -179,3 +180,18 @@ def test_exactly_the_images_that_end_engines_fail(
     assert "Classifying the image crashes the engine (SIGSEGV)" in (results[5].error or "")
     assert "Reading the image crashes" in (results[30].error or "")
     check(results, expected, failed=(5, 11, 30))
+
+
+def test_a_gpu_that_is_not_there_is_told_in_a_sentence(model_folder: Path, folder: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    pool = DevicePool(["cuda:0"], 1)
+    pool.start()
+    try:
+        with pytest.raises(EngineStartError, match="torch finds no CUDA device") as caught:
+            pool.classify(make_spec(model_folder), make_tasks(folder)[:2])
+    finally:
+        pool.stop()
+    assert "Traceback" not in str(caught.value)
