@@ -29,7 +29,7 @@ def keys() -> None:
     type=click.Choice(["metrics", "read", "submit", "admin"]),
     default="submit",
     show_default=True,
-    help="metrics: /metrics alone; read: see jobs; submit: make, change and delete them too; admin: also what is shared.",
+    help="metrics: /metrics alone; read: see jobs; submit: make, change, delete them too; admin: also what is shared.",
 )
 @click.option(
     "--requests-per-minute", type=LIMIT, help="Requests in a minute. 0: no limit; unset: as `mien settings` says."

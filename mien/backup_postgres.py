@@ -1,4 +1,4 @@
-"""PostgreSQL's own tools for the ledger: ``pg_dump`` takes a snapshot while all go on, ``pg_restore`` brings it back."""
+"""PostgreSQL's own tools for the ledger: ``pg_dump`` takes a snapshot while all go on, ``pg_restore`` restores it."""
 
 from __future__ import annotations
 

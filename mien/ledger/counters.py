@@ -21,8 +21,8 @@ def move_counters(
     """Add ``moved`` to the job's counters and give the new row (id, status, commits, pending, version).
 
     This is where a job ends: when nothing is pending any more, ``running`` becomes ``completed`` and ``cancelling``
-    becomes ``cancelled``. An ``expanding`` job ends when its expansion does. Whoever is to be told of the end is told by
-    a delivery of this transaction.
+    becomes ``cancelled``. An ``expanding`` job ends when its expansion does. Whoever is to be told of the end is told
+    by a delivery of this transaction.
     """
     left = jobs.c.pending + moved.get("pending", 0)
     ends = sa.and_(left == 0, jobs.c.request.is_(None), jobs.c.expanded_at.is_not(None))
