@@ -290,7 +290,7 @@ PARTS: dict[str, Callable[[Bench, Place], None]] = {
 
 def make_folders(photos: Path, scratch: Path, scale: Scale) -> dict[str, Path]:
     """The mixed folder, smaller ones, and a larger one of its copies, each with bytes of its own after the picture."""
-    counts = {"mixed": scale.mixed, "large": scale.large, "few": max(scale.large // 4, 1)}
+    counts = {"mixed": scale.mixed, "large": scale.large, "few": max(scale.large // 4, 4)}
     folders = {name: scratch / name for name in (*counts, "again")}
     for seed, (name, count) in enumerate(counts.items(), 1):
         make_mixed(photos, folders[name], count, seed=seed)
