@@ -110,7 +110,9 @@ def test_one_photograph_is_answered_at_once(page: Any, mien: Running, people: Pa
     assert page.locator("#look .boxes .box").count() >= 1
     painted = """() => {
       const canvas = document.getElementById("look-canvas");
-      return canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data[3] > 0;
+      const copy = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+      copy.drawImage(canvas, canvas.width / 2, canvas.height / 2, 1, 1, 0, 0, 1, 1);
+      return copy.getImageData(0, 0, 1, 1).data[3] > 0;
     }"""
     page.wait_for_function(painted)
     assert_accessible(page)

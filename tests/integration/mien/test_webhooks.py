@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_troubles_of_a_receiver_are_told_and_cost_others_little(  # noqa: PLR091
         expanded_job(db, tmp_path / "photos", 1)
         work_off(db)
         for name, value in trouble.items():
-            setattr(receiver, name, value)
+            setattr(receiver, name, copy(value))  # the receiver uses its answers up
         Deliverer(db, settings).send_due()
         assert len(good.came) == 1
     (delivery,) = listed(db, hook.public_id)
