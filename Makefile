@@ -25,7 +25,7 @@ help:
 	@echo "make demo PHOTOS=folder OUT=f.csv the same with your own photographs"
 	@echo "make up                           run Mien with its pages until Ctrl-C"
 	@echo "make test                         every test and lint (installs torch; PostgreSQL, Redis and Chromium where they are)"
-	@echo "make check                        lint and the tests that need no torch, PostgreSQL, Chromium or shared data"
+	@echo "make check                        lint and the tests that need no torch, PostgreSQL, Chromium or shared data, but the longest"
 	@echo "make lint | make format           ruff and mypy | let ruff format the code"
 	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
 	@echo "make fuzz                         hostile input at length: random images, archives, requests (an hour)"
@@ -60,7 +60,7 @@ test: $(VENV)/.test.stamp lint-test
 	@$(OWN) $(PYTEST) $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.check.stamp lint-check
-	@$(OWN) $(PYTEST) $(PARALLEL) -m "$(NO_EXTRAS)" $(ARGS)
+	@$(OWN) $(PYTEST) -n 3 --dist loadfile -m "$(NO_EXTRAS)" $(ARGS)
 
 # Both ways to run Mien side by side; ARGS="--only 1,8 --way production --short --write docs/promises.md".
 torture: $(VENV)/.test.stamp

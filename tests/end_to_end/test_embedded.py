@@ -103,6 +103,7 @@ def _done(mien: Mien, job: str) -> int:
         return -1
 
 
+@pytest.mark.long
 def test_after_kill_9_of_everything_the_next_up_goes_on(embedded: Mien, many: MakePhotos) -> None:
     photos = many(500)
     with embedded.up(photos) as first:
@@ -117,6 +118,7 @@ def test_after_kill_9_of_everything_the_next_up_goes_on(embedded: Mien, many: Ma
         assert_exact(embedded, job, 500)
 
 
+@pytest.mark.long
 def test_the_parts_leave_when_their_supervisor_is_killed(embedded: Mien, photos: Path) -> None:
     with embedded.up(photos) as up:
         kill(embedded.part("control").parent())  # type: ignore[arg-type]
@@ -125,6 +127,7 @@ def test_the_parts_leave_when_their_supervisor_is_killed(embedded: Mien, photos:
         embedded.wait_for(lambda: not embedded.files.broker_url.exists(), "the broker's record is gone")
 
 
+@pytest.mark.long
 def test_a_broker_left_alive_is_taken_over(embedded: Mien, photos: Path) -> None:
     grey(photos / "a.png", 10)
     with embedded.up(photos):
@@ -138,6 +141,7 @@ def test_a_broker_left_alive_is_taken_over(embedded: Mien, photos: Path) -> None
             embedded.run("classify", photos, "--faces", "whole")
 
 
+@pytest.mark.long
 def test_a_command_whose_system_is_killed_starts_another_and_goes_on(
     embedded: Mien, many: Callable[[int], Path]
 ) -> None:
@@ -152,6 +156,7 @@ def test_a_command_whose_system_is_killed_starts_another_and_goes_on(
     assert len(rows_of(embedded.data.parent / "out.csv")) == 200
 
 
+@pytest.mark.long
 def test_when_the_only_user_is_killed_its_system_ends_by_itself(embedded: Mien, many: MakePhotos) -> None:
     classify = embedded.start("classify", many(400))
     assert classify.stdout is not None

@@ -165,6 +165,7 @@ def test_the_commands_run_again_and_delete(running_mien: Mien, client: Client, p
     assert "Name jobs" in running_mien.run("delete", again.id, "--sha256", content, "--yes", code=2)
 
 
+@pytest.mark.long
 @pytest.mark.reliability
 def test_one_image_outlives_a_worker_that_hangs_and_a_broker_that_dies(embedded: Mien, photos: Path) -> None:
     embedded.settings["MIEN_PREDICT_TIMEOUT_S"] = "3"

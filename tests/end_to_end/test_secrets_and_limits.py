@@ -143,6 +143,7 @@ def test_two_requests_at_once_are_two_answers(mien: Mien) -> None:
             said += more
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nX: y", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 8000])
 def test_headers_that_do_not_end_are_given_up(mien: Mien, sent: bytes) -> None:
     parts = urlsplit(mien.url())

@@ -58,6 +58,7 @@ def test_kill_minus_9_of_random_engines_fails_nobody(
     check_all_exact(results)
 
 
+@pytest.mark.long
 def test_exactly_the_poisonous_images_fail(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_FAULTS", "crash:*crash*,abort:*abort*,exit:*exit*,hang:*hang*,oom:*oom*")
     poison = {7: "crash", 8: "abort", 21: "exit", 22: "hang", 35: "oom"}
