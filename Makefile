@@ -60,7 +60,7 @@ test: $(VENV)/.test.stamp lint-test
 	@$(OWN) $(PYTEST) $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.check.stamp lint-check
-	@$(OWN) $(PYTEST) -n 3 --dist loadfile -m "$(NO_EXTRAS)" $(ARGS)
+	@$(OWN) $(PYTEST) -n 4 --dist loadfile -m "$(NO_EXTRAS)" $(ARGS)
 
 # Both ways to run Mien side by side; ARGS="--only 1,8 --way production --short --write docs/promises.md".
 torture: $(VENV)/.test.stamp

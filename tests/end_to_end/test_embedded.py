@@ -55,6 +55,7 @@ def test_up_serves_its_folders_and_a_second_one_is_refused(embedded: Mien, photo
         assert {part.part for part in embedded.parts()} == {"web", "worker", "control", "broker"}
 
 
+@pytest.mark.long
 def test_ctrl_c_in_classify_keeps_the_job_and_status_goes_on_with_it(
     embedded: Mien, many: Callable[[int], Path]
 ) -> None:

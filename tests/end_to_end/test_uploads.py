@@ -105,6 +105,7 @@ def test_a_job_and_its_images_in_one_request(mien: Mien) -> None:
         assert [row.file for row in client.results(jobs[0])] == list(images)
 
 
+@pytest.mark.long
 def test_an_upload_that_is_killed_goes_on_where_it_was(embedded: Mien, many: Callable[[int], Path]) -> None:
     folder = many(800)
     with embedded.up(), client_of(embedded) as client:

@@ -53,6 +53,7 @@ def test_13_the_share_may_go_away(keep: Keep) -> None:
     keep(13, "embedded")
 
 
+@pytest.mark.long
 def test_15_the_laptop_may_sleep(keep: Keep) -> None:
     """Guard: mien/ledger/sweep.py, ``Patience`` (leases that ran out while everything stood still are left alone)."""
     keep(15, "embedded")
