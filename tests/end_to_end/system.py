@@ -24,8 +24,15 @@ from cli.embedded.state import RunFiles
 
 MIEN = (sys.executable, "-m", "cli.main")
 READY_S = 60.0
-SHORT = {"MIEN_LEASE_S": "3", "MIEN_SWEEP_INTERVAL_S": "0.5", "MIEN_DRAIN_S": "10", "MIEN_CHUNK_SIZE": "8"}
-"""Times short enough for tests that kill: a lost lease comes back after three seconds."""
+SHORT = {
+    "MIEN_LEASE_S": "3",
+    "MIEN_SWEEP_INTERVAL_S": "0.5",
+    "MIEN_DRAIN_S": "10",
+    "MIEN_CHUNK_SIZE": "8",
+    "MIEN_CHUNK_S": "0",
+}
+"""Times short enough for tests that kill: a lost lease comes back after three seconds, and chunks stay as small as they
+were written, so that a job can be caught in its midst."""
 
 
 @dataclass

@@ -148,6 +148,7 @@ def test_a_front_end_that_is_killed_under_an_upload_costs_nothing(by_hand: ByHan
     assert len(uploaded_files(mien)) == 600
 
 
+@pytest.mark.long
 def test_clients_that_leave_or_fall_silent_leave_nothing(embedded: Mien) -> None:
     embedded.settings["MIEN_UPLOAD_TIMEOUT_S"] = "1"
     with embedded.up(), client_of(embedded) as client:

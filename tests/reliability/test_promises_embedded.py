@@ -12,6 +12,7 @@ from tests.reliability.promises import Keep
 pytestmark = [pytest.mark.reliability, pytest.mark.timeout(400)]
 
 
+@pytest.mark.long
 def test_02_the_broker_may_die(keep: Keep) -> None:
     """Guard: mien/control.py, ``Control.sweep`` (rings again where work is due)."""
     keep(2, "embedded")
