@@ -30,6 +30,7 @@ from mien import __version__
 from mien.backup_postgres import dump_postgresql, load_postgresql
 from mien.database import Database
 from mien.erasure import apply_again
+from mien.erasure_log import merge_logs
 from mien.errors import ConflictError, MienError, UnavailableError
 from mien.ledger.restored import is_empty, settle
 from mien.migrate import migrate
@@ -214,7 +215,7 @@ def restore(settings: Settings, store: ModelStore, source: Path, *, erasures: Pa
                 store.set_default(manifest.default_model)
             for log in (erasures, folder / ERASURES):
                 if log is not None and log.exists():
-                    _add_erasures(settings.erasures, log)
+                    merge_logs(log, settings.erasures)
         except OSError as error:
             raise disk_error(error) from None
     db = Database(settings.database)
@@ -246,18 +247,6 @@ def _load_ledger(settings: Settings, ledger: Path, kind: str) -> None:
         left.unlink(missing_ok=True)
     shutil.copyfile(ledger, target)
     target.chmod(0o600)
-
-
-def _add_erasures(target: Path, log: Path) -> None:
-    """Lines that are not there yet."""
-    known = set(target.read_bytes().splitlines()) if target.exists() else set()
-    new = [line for line in log.read_bytes().splitlines() if line and line not in known]
-    if new:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
-            file.write(b"".join(line + b"\n" for line in new))
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _upload_place(settings: Settings, job: str) -> tuple[bytes, str]:

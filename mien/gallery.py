@@ -20,8 +20,7 @@ from mien.database import Database
 from mien.errors import NotFoundError
 from mien.jobs import Job
 from mien.paging import Page, decode_cursor, encode_cursor
-from mien.paths import exact_name
-from mien.results import ANY, ResultFilter, face_item, faces_of
+from mien.results import ANY, ResultFilter, faces_of, image_item
 from mien.schema import faces, images, tallies
 
 MILLION = 1_000_000
@@ -88,7 +87,7 @@ def image_of(db: Database, job: Job, image_id: int) -> dict[str, Any]:
         ).one_or_none()
         if row is None:
             raise NotFoundError("There is no such image in this job.", code="unknown_image")
-        return _item(row, faces_of(connection, [image_id]).get(image_id, []))
+        return image_item(row, faces_of(connection, [image_id]).get(image_id, []))
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class _Order:
         for key in keys:
             row = rows.get(key[1])
             stands_here = row is not None and key == self._place_of(key[1], boxes.get(key[1], []))
-            yield key, _item(row, boxes[key[1]]) if row is not None and stands_here else None
+            yield key, image_item(row, boxes[key[1]]) if row is not None and stands_here else None
 
     def _of_label(self, connection: sa.Connection, label: str, place: Key | None, count: int) -> list[Key]:
         statement = sa.select(*KEY).where(faces.c.job_id == self.job_id, faces.c.emotion == label)
@@ -214,19 +213,3 @@ def _is_small(connection: sa.Connection, job: Job, wanted: ResultFilter) -> bool
         here.append(tallies.c.first_path < high)
     held = connection.execute(sa.select(sa.func.sum(tallies.c.faces)).where(*here)).scalar_one()
     return int(held or 0) <= MOST_SORTED
-
-
-def _item(row: sa.Row[Any], boxes: Sequence[sa.Row[Any]]) -> dict[str, Any]:
-    return {
-        "image_id": row.id,
-        "file": exact_name(row.path),
-        "outcome": row.outcome,
-        "width": row.width,
-        "height": row.height,
-        "bytes": row.bytes,
-        "format": row.format,
-        "sha256": None if row.sha256 is None else row.sha256.hex(),
-        "cached": row.cached,
-        "error": None if row.error_code is None else {"code": row.error_code, "detail": row.error},
-        "faces": [face_item(face) for face in boxes],
-    }

@@ -137,6 +137,23 @@ def faces_of(connection: sa.Connection, image_ids: list[int]) -> dict[int, list[
     return found
 
 
+def image_item(row: sa.Row[Any], boxes: Sequence[sa.Row[Any]]) -> dict[str, Any]:
+    """One image, a row of ``images``, with its faces."""
+    return {
+        "file": exact_name(row.path),
+        "outcome": row.outcome,
+        "width": row.width,
+        "height": row.height,
+        "bytes": row.bytes,
+        "format": row.format,
+        "sha256": None if row.sha256 is None else row.sha256.hex(),
+        "cached": row.cached,
+        "error": None if row.error_code is None else {"code": row.error_code, "detail": row.error},
+        "faces": [face_item(face) for face in boxes],
+        "image_id": row.id,  # for pages; the API names images by their file
+    }
+
+
 def face_item(face: sa.Row[Any]) -> dict[str, Any]:
     """One face as every answer of the API gives it."""
     return {
@@ -295,17 +312,7 @@ def _items(connection: sa.Connection, found: Sequence[_Match]) -> list[dict[str,
 
 def _as_item(row: sa.Row[Any], match: _Match, boxes: list[sa.Row[Any]]) -> dict[str, Any]:
     return {
-        "file": exact_name(row.path),
-        "outcome": row.outcome,
-        "width": row.width,
-        "height": row.height,
-        "bytes": row.bytes,
-        "format": row.format,
-        "sha256": None if row.sha256 is None else row.sha256.hex(),
-        "cached": row.cached,
-        "error": None if row.error_code is None else {"code": row.error_code, "detail": row.error},
-        "faces": [face_item(face) for face in boxes],
-        "image_id": row.id,  # for pages; the API names images by their file
+        **image_item(row, boxes),
         "sequence": [match.commit_number, match.position],
     }
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from mien.database import Database
+from mien.hourly import is_due
 from mien.schema import images, jobs
 from mien.settings import Settings
 
 log = logging.getLogger(__name__)
 
 SHARDS = 256
-LOOK_FOR_ORPHANS_S = 3600.0
 REFRESH_S = 3600.0
 """The time of use of a picture is written down this often at most."""
 KEEP_SHARE = 0.8
@@ -58,14 +58,8 @@ def remove_thumbnails(settings: Settings, public_id: str, image_ids: Collection[
 def sweep_thumbnails(db: Database, settings: Settings) -> None:
     """Once an hour: delete the pictures whose image or job is gone; a crash may have left them."""
     root = thumbnails_root(settings)
-    mark = root / ".looked"
-    try:
-        if time.time() - mark.stat().st_mtime < LOOK_FOR_ORPHANS_S:
-            return
-    except FileNotFoundError:
-        if not root.exists():
-            return
-    mark.touch(mode=0o600)
+    if not is_due(root):
+        return
     for folder in [folder for folder in root.iterdir() if folder.is_dir()]:
         found = {int(picture.name.partition("-")[0]) for picture in folder.glob("*/[0-9]*-*.jpg")}
         gone = found - set(_still_there(db, folder.name, sorted(found)))

@@ -23,6 +23,7 @@ from pathlib import Path
 from mien.archive_stream import Reader
 from mien.database import Database
 from mien.errors import InvalidRequestError, MienError, NoSpaceError, TooLargeError, UnavailableError
+from mien.hourly import is_due
 from mien.ledger.drafts import (
     Arrived,
     cancelled_with_uploads,
@@ -45,7 +46,6 @@ log = logging.getLogger(__name__)
 BLOCK = 1 << 18
 FLUSH_THREADS = 8
 PATHS_PER_PAGE = 1000
-LOOK_FOR_ORPHANS_S = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -148,14 +148,8 @@ def sweep_uploads(db: Database, settings: Settings) -> None:
 def remove_orphans(db: Database, settings: Settings) -> None:
     """Once an hour: delete the folders of jobs that a crash kept from ever being written down."""
     root = uploads_root(settings)
-    mark = root / ".looked"
-    try:
-        if time.time() - mark.stat().st_mtime < LOOK_FOR_ORPHANS_S:
-            return
-    except FileNotFoundError:
-        if not root.exists():
-            return
-    mark.touch(mode=0o600)
+    if not is_due(root):
+        return
     old = time.time() - settings.draft_expiry_s
     ids = [folder.name for folder in root.iterdir() if folder.is_dir() and _made_at(folder.name) < old]
     for start in range(0, len(ids), 500):

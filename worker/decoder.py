@@ -7,7 +7,6 @@ takes images and gives results. It goes on with the next image while the device 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import sys
@@ -25,7 +24,7 @@ from mien.faults import fault_point
 from mien.model_folder import Model
 from mien.stage_times import add_lap
 from worker.device_link import SEND_WAIT_S, SOCKET_BUFFER, crop_frames, receive_answer, send_parts
-from worker.engine_life import begin_life
+from worker.engine_life import live
 from worker.faults import device_fault, read_faults
 from worker.memory import resident_bytes
 from worker.messages import (
@@ -273,13 +272,7 @@ def _wait_for_answers(device: Device, sign: Callable[[], None]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Entry of the decoding process: the descriptor of its pipe, and its configuration as JSON."""
-    config = DecoderConfig(**json.loads(arguments[1]))
-    begin_life(config.parent)
-    pipe = Connection(int(arguments[0]))
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        serve(pipe, config)
-    pipe.close()
-    os._exit(0)
+    live(arguments, DecoderConfig, serve)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from worker.memory import oom_kills
 from worker.messages import ImageResult, pack, pack_spec
 from worker.queueing import Item, Queue
 from worker.slots import EngineStatus, Slot
-from worker.supervisor import HARD_LIMIT, LOAD_TIMEOUT_S, START_TIMEOUT_S, STARTS_BEFORE_GIVING_UP, EnginePool
+from worker.supervisor import HARD_LIMIT, STARTS_BEFORE_GIVING_UP, EnginePool
 from worker.verdicts import GUILTY, judge
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class DevicePool(EnginePool):
         if not devices:
             raise ValueError("a device pool needs at least one device")
         decoders = max(decoders, len(devices))
-        super().__init__(decoders, "cuda", image_timeout_s=image_timeout_s, max_rss_bytes=max_rss_bytes)
+        super().__init__(decoders, image_timeout_s=image_timeout_s, max_rss_bytes=max_rss_bytes)
         share = -(-(batch or ASSUMED_BATCH) * len(devices) // decoders)
         self._queue = Queue(DECODER_BATCH + share)
         self._batch = batch
@@ -314,13 +314,8 @@ class DevicePool(EnginePool):
             for slot in self._devices:
                 if slot.process is None or slot.killed_for is not None:
                     continue
-                limit = (
-                    START_TIMEOUT_S if not slot.ready
-                    else LOAD_TIMEOUT_S if slot.loading is not None
-                    else self._image_timeout_s
-                )  # fmt: skip
                 busy = slot.on_device or slot.loading is not None or not slot.ready
-                if busy and now - slot.last_sign > limit:
+                if busy and now - slot.last_sign > self._patience(slot):
                     slot.killed_for = "timeout"
                     slot.process.kill()
             for decoder in self._slots:

@@ -6,8 +6,6 @@ signals of the terminal and leaves when its parent is gone.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import sys
 import threading
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from mien.errors import ModelError
-from worker.engine_life import begin_life
+from worker.engine_life import live
 from worker.memory import resident_bytes
 from worker.messages import (
     EngineSpec,
@@ -37,10 +35,6 @@ class EngineConfig:
 
     parent: int
     """Process id of the supervisor."""
-    number: int
-    """The engine's slot; on CUDA it picks the GPU."""
-    device: str
-    """``cpu`` or ``cuda``."""
     batch: int
     """Images taken up at once, and crops per pass through a network."""
     max_rss_bytes: int
@@ -111,8 +105,7 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
     # heavy and native, hence after the inbox: a parent that dies meanwhile is noticed
     from worker.stages import Stages  # noqa: PLC0415
 
-    device = _cuda_device(config.number) if config.device == "cuda" else config.device
-    stages = Stages(device=device, batch=config.batch, sign=lambda: pipe.send_bytes(pack("sign")))
+    stages = Stages(device="cpu", batch=config.batch, sign=lambda: pipe.send_bytes(pack("sign")))
     pipe.send_bytes(pack("ready"))
 
     def begin(key: int) -> None:
@@ -148,25 +141,9 @@ def _send(pipe: Connection, result: ImageResult) -> None:
     pipe.send_bytes(pack_result(result))
 
 
-def _cuda_device(number: int) -> str:
-    """The GPU of an engine slot; engines beyond the number of GPUs share them in turn."""
-    import torch  # noqa: PLC0415 - only a CUDA engine needs it
-
-    count = torch.cuda.device_count()
-    if not count:
-        raise SystemExit("torch finds no CUDA device; set MIEN_DEVICE=cpu, or see `mien doctor`")
-    return f"cuda:{number % count}"
-
-
 def main(arguments: list[str]) -> None:
     """Entry of the engine process: the descriptor of its pipe, and its configuration as JSON."""
-    config = EngineConfig(**json.loads(arguments[1]))
-    begin_life(config.parent)
-    pipe = Connection(int(arguments[0]))
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        serve(pipe, config)
-    pipe.close()
-    os._exit(0)
+    live(arguments, EngineConfig, serve)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import json
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Protocol, TypeVar
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -20,6 +24,29 @@ def begin_life(parent: int) -> None:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     _die_with_parent(parent)
+
+
+class Config(Protocol):
+    """What every engine is told at its start."""
+
+    @property
+    def parent(self) -> int:
+        """The supervisor's process id."""
+        ...
+
+
+C = TypeVar("C", bound=Config)
+
+
+def live(arguments: list[str], config_of: Callable[..., C], serve: Callable[[Connection, C], None]) -> None:
+    """The life of an engine process: ``arguments`` are the descriptor of its pipe and its configuration as JSON."""
+    config = config_of(**json.loads(arguments[1]))
+    begin_life(config.parent)
+    pipe = Connection(int(arguments[0]))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        serve(pipe, config)
+    pipe.close()
+    os._exit(0)
 
 
 def _die_with_parent(parent: int) -> None:

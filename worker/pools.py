@@ -14,7 +14,6 @@ def make_pool(device: str, settings: Settings) -> EnginePool:
     if device == "cpu":
         return EnginePool(
             engine_count(settings.engines),
-            device,
             image_timeout_s=settings.image_timeout_s,
             max_rss_bytes=settings.engine_max_rss_bytes,
         )

@@ -26,8 +26,8 @@ from worker.verdicts import GUILTY, judge
 
 log = logging.getLogger(__name__)
 
-BATCHES = {"cpu": 8, "cuda": 64}
-"""Images an engine takes up at once, per device."""
+BATCH = 8
+"""Images an engine takes up at once."""
 START_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 300.0
 STARTS_BEFORE_GIVING_UP = 5
@@ -49,12 +49,11 @@ class EngineStartError(Exception):
 
 
 class EnginePool:
-    """``size`` engine processes on ``device``; thread-safe."""
+    """``size`` engine processes on the CPU; thread-safe."""
 
     def __init__(
         self,
         size: int,
-        device: str = "cpu",
         *,
         image_timeout_s: float = DEFAULT_IMAGE_TIMEOUT_S,
         max_rss_bytes: int = DEFAULT_ENGINE_MAX_RSS_BYTES,
@@ -62,11 +61,10 @@ class EnginePool:
         if size < 1:
             raise ValueError("a pool needs at least one engine")
         self.size = size
-        self.device = device
         self._image_timeout_s = image_timeout_s
         self._max_rss_bytes = max_rss_bytes
         self._slots = [Slot(number) for number in range(size)]
-        self._queue = Queue(BATCHES[device])
+        self._queue = Queue(BATCH)
         self._load_ends: dict[int, int] = {}
         self._tickets = 0
         self._oom_kills = 0
@@ -360,24 +358,23 @@ class EnginePool:
         """Its configuration: see :class:`worker.engine.EngineConfig`."""
         config = {
             "parent": os.getpid(),
-            "number": number,
-            "device": self.device,
             "batch": self._queue.batch,
             "max_rss_bytes": self._max_rss_bytes,
         }
         return EngineProcess("worker.engine", config, self._on_message, self._on_end)
+
+    def _patience(self, slot: Slot) -> float:
+        """Seconds that an engine may be silent."""
+        if not slot.ready:
+            return START_TIMEOUT_S
+        return LOAD_TIMEOUT_S if slot.loading is not None else self._image_timeout_s
 
     def _kill_overdue(self, now: float) -> None:
         with self._changed:
             for slot in self._slots:
                 if slot.process is None or slot.killed_for is not None:
                     continue
-                limit = (
-                    START_TIMEOUT_S if not slot.ready
-                    else LOAD_TIMEOUT_S if slot.loading is not None
-                    else self._image_timeout_s
-                )  # fmt: skip
-                if now - slot.last_sign > limit and (slot.hand or not slot.ready):
+                if now - slot.last_sign > self._patience(slot) and (slot.hand or not slot.ready):
                     slot.killed_for = "timeout"
                     slot.process.kill()
 

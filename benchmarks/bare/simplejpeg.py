@@ -26,8 +26,3 @@ def decode_jpeg(
         return np.asarray(image.convert(colorspace))
     except OSError as error:
         raise ValueError(f"Premature end of JPEG file ({error})" if strict else str(error)) from None
-
-
-def encode_jpeg(*_: Any, **__: Any) -> bytes:
-    """Not needed for measuring."""
-    raise NotImplementedError
