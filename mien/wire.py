@@ -399,7 +399,7 @@ class Check(Wire):
 class FieldProblem(Wire):
     """One of several defects of a request."""
 
-    field: str | None
+    field: str | None = None
     detail: str
 
 

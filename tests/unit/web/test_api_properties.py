@@ -73,6 +73,7 @@ SOURCES = st.fixed_dictionaries(
         ),
     )
 )
+@example(body={"": None})
 def test_any_json_is_taken_or_told_what_is_wrong(world: tuple[Flask, str], body: Any) -> None:
     app, _ = world
     status = fine(app.test_client(), "POST", "/api/v1/jobs", data=json.dumps(body), content_type="application/json")
