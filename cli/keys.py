@@ -11,7 +11,8 @@ from cli.output import say, show_json, show_table
 
 if TYPE_CHECKING:
     from mien.database import Database
-    from mien.keys import KeyInfo, Scope
+    from mien.keys import KeyInfo
+    from mien.states import Scope
 
 LIMIT = click.IntRange(0)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mien.client import Client
-    from mien.wire import Worker
+    from mien.wire_system import Worker
 
 POLL_S = 1.0
 

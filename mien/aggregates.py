@@ -15,7 +15,8 @@ from mien.job_filter import ALL_JOBS, JobFilter
 from mien.jobs import Job
 from mien.ledger.tallies import ENDED, HISTOGRAM_BINS, sum_counts
 from mien.paths import exact_name
-from mien.schema import OUTCOMES, images, jobs, tallies
+from mien.schema import images, jobs, tallies
+from mien.states import OUTCOMES
 
 FOLDERS_PER_PAGE = 100
 

@@ -18,6 +18,7 @@ from mien.client_results import ANY_JOB, Among, ClientResults, Download, Saved
 from mien.client_reviews import ClientReviews
 from mien.client_uploads import ClientUploads
 from mien.client_webhooks import ClientWebhooks
+from mien.states import Status
 from mien.transport import path_part
 
 __all__ = ["Among", "Client", "Download", "Saved"]
@@ -122,7 +123,7 @@ class Client(ClientUploads, ClientParts, ClientResults, ClientReviews, ClientWeb
                 time.sleep(RETRY_EVERY_S)
 
     def jobs(
-        self, *, status: wire.Status | None = None, among: Among = ANY_JOB, limit: int | None = None
+        self, *, status: Status | None = None, among: Among = ANY_JOB, limit: int | None = None
     ) -> Iterator[wire.JobStatus]:
         """The jobs of this key's owner, or those chosen, newest first; at most ``limit`` of them."""
         query = {**among.query(), "limit": min(limit or 100, 1000)} | ({"status": status} if status else {})

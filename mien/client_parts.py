@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mien import errors, wire
+from mien import errors, wire, wire_results
 from mien.transport import Transport, path_part
 
 PREDICT_TIMEOUT_S = 90.0
@@ -29,7 +29,7 @@ class ClientParts(Transport):
         detect_size: int | None = None,
         min_face_score: float | None = None,
         min_face: int | None = None,
-    ) -> wire.Prediction:
+    ) -> wire_results.Prediction:
         """Classify one image at once: its bytes, or the path of a file here. Nothing of it is kept by the server.
 
         Raises:
@@ -48,7 +48,7 @@ class ClientParts(Transport):
         }
         headers = {"Content-Type": "application/octet-stream"}
         answer = self._ask("POST", "/predict", params=query, data=data, headers=headers, timeout_s=PREDICT_TIMEOUT_S)
-        return self._read(wire.Prediction, answer)
+        return self._read(wire_results.Prediction, answer)
 
     def rerun(
         self,

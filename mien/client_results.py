@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import requests
 
-from mien import errors, wire
+from mien import errors, wire_results, wire_system
+from mien.states import Outcome, Status
 from mien.transport import Transport, path_part
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Saved:
 class Among:
     """Which jobs; None and empty: any. Times need a zone; ``metadata`` holds plain values."""
 
-    status: wire.Status | None = None
+    status: Status | None = None
     model: str | None = None
     created_after: dt.datetime | None = None
     created_before: dt.datetime | None = None
@@ -79,15 +80,15 @@ class ClientResults(Transport):
         job_id: str,
         *,
         emotion: str | None = None,
-        outcome: wire.Outcome | None = None,
+        outcome: Outcome | None = None,
         min_confidence: float | None = None,
         max_confidence: float | None = None,
         prefix: str | None = None,
         page_size: int = 500,
-    ) -> Iterator[wire.ImageResult]:
+    ) -> Iterator[wire_results.ImageResult]:
         """The images that have their outcome now, with their faces, in the order in which they were written."""
         query = _filters(emotion, outcome, min_confidence, max_confidence, prefix) | {"limit": page_size}
-        for page in self._pages(wire.ResultPage, f"/jobs/{path_part(job_id)}/results", query):
+        for page in self._pages(wire_results.ResultPage, f"/jobs/{path_part(job_id)}/results", query):
             yield from page.items
 
     def results_across(
@@ -95,39 +96,41 @@ class ClientResults(Transport):
         among: Among = ANY_JOB,
         *,
         emotion: str | None = None,
-        outcome: wire.Outcome | None = None,
+        outcome: Outcome | None = None,
         min_confidence: float | None = None,
         max_confidence: float | None = None,
         prefix: str | None = None,
         page_size: int = 500,
-    ) -> Iterator[wire.JobImageResult]:
+    ) -> Iterator[wire_results.JobImageResult]:
         """The same over all jobs of this key's owner, or over those chosen: by job, oldest first."""
         query = _filters(emotion, outcome, min_confidence, max_confidence, prefix) | {"limit": page_size}
-        for page in self._pages(wire.ResultsAcrossPage, "/results", query | among.query()):
+        for page in self._pages(wire_results.ResultsAcrossPage, "/results", query | among.query()):
             yield from page.items
 
-    def summary(self, job_id: str, *, folder: str = "") -> wire.Summary:
+    def summary(self, job_id: str, *, folder: str = "") -> wire_results.Summary:
         """Faces per label, outcomes, errors, confidence and times; of the job, or of one of its folders."""
         query = {"folder": folder or None}
-        return self._read(wire.Summary, self._ask("GET", f"/jobs/{path_part(job_id)}/summary", params=query))
+        return self._read(wire_results.Summary, self._ask("GET", f"/jobs/{path_part(job_id)}/summary", params=query))
 
-    def folders(self, job_id: str, *, folder: str = "") -> Iterator[wire.FolderSummary]:
+    def folders(self, job_id: str, *, folder: str = "") -> Iterator[wire_results.FolderSummary]:
         """The folders directly in ``folder``, each with all below it, in numbers."""
-        for page in self._pages(wire.FolderPage, f"/jobs/{path_part(job_id)}/folders", {"folder": folder or None}):
+        for page in self._pages(
+            wire_results.FolderPage, f"/jobs/{path_part(job_id)}/folders", {"folder": folder or None}
+        ):
             yield from page.items
 
-    def overall_summary(self, among: Among = ANY_JOB) -> wire.OverallSummary:
+    def overall_summary(self, among: Among = ANY_JOB) -> wire_results.OverallSummary:
         """All jobs of this key's owner, or those chosen, in numbers."""
-        return self._read(wire.OverallSummary, self._ask("GET", "/summary", params=among.query()))
+        return self._read(wire_results.OverallSummary, self._ask("GET", "/summary", params=among.query()))
 
     def provenance(self, job_id: str) -> dict[str, Any]:
         """How the job's results were made."""
         found: dict[str, Any] = self._json(self._ask("GET", f"/jobs/{path_part(job_id)}/provenance"))
         return found
 
-    def cite(self, job_id: str) -> wire.Citation:
+    def cite(self, job_id: str) -> wire_results.Citation:
         """A methods sentence and a BibTeX entry."""
-        return self._read(wire.Citation, self._ask("GET", f"/jobs/{path_part(job_id)}/cite"))
+        return self._read(wire_results.Citation, self._ask("GET", f"/jobs/{path_part(job_id)}/cite"))
 
     def download(
         self,
@@ -175,34 +178,34 @@ class ClientResults(Transport):
             frame[name] = frame[name].astype("Int64" if name == "face" else "float64")
         return frame
 
-    def models(self) -> list[wire.ModelInfo]:
+    def models(self) -> list[wire_system.ModelInfo]:
         """The installed models."""
-        return self._read(wire.ModelList, self._ask("GET", "/models")).items
+        return self._read(wire_system.ModelList, self._ask("GET", "/models")).items
 
-    def model(self, name: str = "default") -> wire.ModelCard:
+    def model(self, name: str = "default") -> wire_system.ModelCard:
         """A model with its card, and the workers that can serve it.
 
         Raises:
             NotFoundError: ``unknown_model``.
         """
-        return self._read(wire.ModelCard, self._ask("GET", f"/models/{path_part(name)}"))
+        return self._read(wire_system.ModelCard, self._ask("GET", f"/models/{path_part(name)}"))
 
-    def choose_default_model(self, model: str) -> wire.ModelInfo:
+    def choose_default_model(self, model: str) -> wire_system.ModelInfo:
         """Choose the model of jobs that name none; needs a key of scope admin."""
-        return self._read(wire.ModelInfo, self._ask("PUT", "/models/default", json={"model": model}))
+        return self._read(wire_system.ModelInfo, self._ask("PUT", "/models/default", json={"model": model}))
 
-    def workers(self) -> list[wire.Worker]:
+    def workers(self) -> list[wire_system.Worker]:
         """The live workers."""
-        return self._read(wire.WorkerList, self._ask("GET", "/workers")).items
+        return self._read(wire_system.WorkerList, self._ask("GET", "/workers")).items
 
-    def set_worker_state(self, name: str, state: Literal["active", "paused", "drained"]) -> wire.Worker:
+    def set_worker_state(self, name: str, state: Literal["active", "paused", "drained"]) -> wire_system.Worker:
         """Let a worker work, put its work down and wait, or finish it and take no more; needs a key of scope admin.
 
         Raises:
             NotFoundError: ``unknown_worker``.
         """
         answer = self._ask("PUT", f"/workers/{path_part(name)}/state", json={"state": state})
-        return self._read(wire.Worker, answer)
+        return self._read(wire_system.Worker, answer)
 
     def _fetch(
         self, address: str, query: Mapping[str, Any], file: IO[bytes], progress: Callable[[int], None] | None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from mien import wire_reviews as wire
+from mien.states import ReviewMode
 from mien.transport import Transport, path_part
 
 
@@ -13,7 +14,7 @@ class ClientReviews(Transport):
     """What a client can do about reviews."""
 
     def begin_review(
-        self, job_id: str, mode: wire.Mode = "check", *, size: int | None = None, seed: int | None = None
+        self, job_id: str, mode: ReviewMode = "check", *, size: int | None = None, seed: int | None = None
     ) -> wire.Review:
         """Draw a random sample of a job's faces (check), or open its list of doubtful faces (mend).
 
@@ -84,7 +85,7 @@ class ClientReviews(Transport):
         job_id: str,
         *,
         review: str | None = None,
-        mode: wire.Mode | None = None,
+        mode: ReviewMode | None = None,
         rater: str | None = None,
         page_size: int = 500,
     ) -> Iterator[wire.Answer]:

@@ -13,8 +13,9 @@ from mien.database import Database
 from mien.errors import ConflictError, NotFoundError
 from mien.job_filter import ALL_JOBS, JobFilter
 from mien.paging import Page, decode_cursor, encode_cursor
-from mien.schema import FINAL_STATUSES, JOB_STATUSES, jobs
+from mien.schema import jobs
 from mien.stage_times import STAGES
+from mien.states import FINAL_STATUSES, JOB_STATUSES
 
 COUNTERS = ("total", "pending", "ok", "no_face", "failed", "cancelled", "faces", "skipped", "cached")
 

@@ -7,21 +7,19 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import NotFoundError
-from mien.schema import SCOPES, api_keys
+from mien.schema import api_keys
+from mien.states import SCOPES, Scope
 
 LOCAL_OWNER = "local"
 """Who owns the jobs of an embedded Mien without keys."""
 SHOWN_PREFIX = 8
 LAST_USED_EVERY = dt.timedelta(minutes=5)
-
-
-Scope = Literal["metrics", "read", "submit", "admin"]
 
 
 @dataclass(frozen=True)

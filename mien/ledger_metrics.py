@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.heartbeat import live_workers
-from mien.schema import JOB_STATUSES, OUTCOMES, chunks, deliveries, jobs, webhooks
+from mien.schema import chunks, deliveries, jobs, webhooks
+from mien.states import JOB_STATUSES, OUTCOMES
 
 DEVICES = ("cpu", "cuda")
 STATES = ("active", "paused", "draining", "drained")

@@ -2,57 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import Any
-
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
 
-from mien.stage_times import TIME_FIELDS
-
-JOB_STATUSES = (
-    "draft",
-    "queued",
-    "expanding",
-    "running",
-    "cancelling",
-    "completed",
-    "cancelled",
-    "failed",
-    "deleting",
-)
-FINAL_STATUSES = ("completed", "cancelled", "failed")
-OUTCOMES = ("pending", "ok", "no_face", "failed", "cancelled")
-CHUNK_STATES = ("due", "leased", "done")
-REVIEW_MODES = ("check", "mend")
-SCOPES = ("metrics", "read", "submit", "admin")
-"""What an API key opens; each holds those before it. ``metrics`` opens /metrics alone."""
+from mien.columns import Key, Moment, counter, one_of, stage_times
+from mien.states import CHUNK_STATES, JOB_STATUSES, OUTCOMES, REVIEW_MODES, SCOPES
 
 MAX_PATH_BYTES = 2000
 """Longest path, in bytes relative to the source, that is classified (a PostgreSQL index entry holds 2,704 bytes)."""
-
-
-class Moment(sa.TypeDecorator[dt.datetime]):
-    """A time in UTC: ``timestamptz`` on PostgreSQL, ISO text (which sorts) on SQLite."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
-        """To the database: refuse a time without a zone, store UTC."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError("times need a zone")
-        return None if value is None else value.astimezone(dt.UTC)
-
-    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
-        """From the database: always aware, always UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
-
-
-# SQLite gives automatic keys only to INTEGER columns.
-Key = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = sa.MetaData(
     naming_convention={
@@ -63,20 +20,6 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-
-def _counter(name: str) -> Column[Any]:
-    return Column(name, BigInteger, nullable=False, server_default="0")
-
-
-def _stage_times() -> list[Column[Any]]:
-    """Seconds per stage, worked and waited: see mien/stage_times.py."""
-    return [Column(name, Float, nullable=False, server_default="0") for name in TIME_FIELDS]
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
-    return sa.CheckConstraint(f"{column} IN ({', '.join(repr(v) for v in values)})", name=column)
-
 
 jobs = Table(
     "jobs",
@@ -112,20 +55,20 @@ jobs = Table(
     Column("keep_images_s", BigInteger),
     Column("keep_results_s", BigInteger),
     # what was uploaded and is still kept
-    _counter("upload_files"),
-    _counter("upload_bytes"),
+    counter("upload_files"),
+    counter("upload_bytes"),
     # counters: always equal to count(*) group by outcome in the same snapshot
-    _counter("total"),
-    _counter("pending"),
-    _counter("ok"),
-    _counter("no_face"),
-    _counter("failed"),
-    _counter("cancelled"),
-    _counter("faces"),
-    _counter("skipped"),
-    _counter("cached"),
-    _counter("commits"),
-    *_stage_times(),  # summed over its chunks
+    counter("total"),
+    counter("pending"),
+    counter("ok"),
+    counter("no_face"),
+    counter("failed"),
+    counter("cancelled"),
+    counter("faces"),
+    counter("skipped"),
+    counter("cached"),
+    counter("commits"),
+    *stage_times(),  # summed over its chunks
     # one time per status reached
     *(Column(f"{status}_at", Moment) for status in JOB_STATUSES),
     Column("created_at", Moment, nullable=False),
@@ -141,7 +84,7 @@ jobs = Table(
     Column("error", Text),
     Column("notice_code", String(40)),
     Column("notice", Text),
-    _one_of("status", JOB_STATUSES),
+    one_of("status", JOB_STATUSES),
     sa.UniqueConstraint("owner", "idempotency_key"),
     Index(None, "owner", "id"),
     Index(None, "status", "id"),
@@ -162,8 +105,8 @@ chunks = Table(
     Column("lease_expires_at", Moment),
     Column("commit_number", BigInteger),
     Column("committed_at", Moment),
-    *_stage_times(),
-    _one_of("state", CHUNK_STATES),
+    *stage_times(),
+    one_of("state", CHUNK_STATES),
     Index(None, "job_id", "state", "id"),
     Index(None, "state", "lease_expires_at"),
     Index(None, "committed_at"),
@@ -190,7 +133,7 @@ images = Table(
     Column("etag", String(200)),  # the content of an object as it was listed
     Column("faces", Integer, nullable=False, server_default="0"),
     Column("cached", Boolean, nullable=False, server_default=sa.false()),
-    _one_of("outcome", OUTCOMES),
+    one_of("outcome", OUTCOMES),
     sa.UniqueConstraint("job_id", "path"),
     Index(None, "chunk_id", "outcome", "position"),
     Index(None, "job_id", "outcome"),
@@ -282,7 +225,7 @@ reviews = Table(
     Column("faces", BigInteger),  # in the job when it was drawn
     Column("strata", sa.JSON, nullable=False),  # label, low, high, faces, drawn; by number
     Column("created_at", Moment, nullable=False),
-    _one_of("mode", REVIEW_MODES),
+    one_of("mode", REVIEW_MODES),
     Index(None, "job_id", "mode"),
 )
 
@@ -315,7 +258,7 @@ corrections = Table(
     Column("note", Text),
     Column("created_at", Moment, nullable=False),
     Column("changed_at", Moment),
-    _one_of("mode", REVIEW_MODES),
+    one_of("mode", REVIEW_MODES),
     sa.UniqueConstraint("review_id", "image_id", "face_number", "rater"),
     Index(None, "image_id", "face_number"),
     Index(None, "review_id", "rater"),
@@ -338,7 +281,7 @@ api_keys = Table(
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment),
     Column("revoked_at", Moment),
-    _one_of("scope", SCOPES),
+    one_of("scope", SCOPES),
 )
 
 workers = Table(

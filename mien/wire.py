@@ -1,4 +1,7 @@
-"""What travels over HTTP: the answers of the API as models; ``web`` writes them, ``mien.client`` reads them."""
+"""What travels over HTTP about jobs: the answers of the API as models; ``web`` writes them, ``mien.client`` reads them.
+
+What stands on its own has a module beside this one: results, reviews, comparisons, webhooks, the system.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mien.states import FINAL_STATUSES, Status
+
 T = TypeVar("T")
 
-Status = Literal[
-    "draft", "queued", "expanding", "running", "cancelling", "completed", "cancelled", "failed", "deleting"
-]
-Outcome = Literal["pending", "ok", "no_face", "failed", "cancelled"]
-EndedOutcome = Literal["ok", "no_face", "failed", "cancelled"]
 AuditAction = Literal[
     "submitted", "uploaded", "read", "exported", "reviewed", "changed", "deleted", "predicted", "signed_in",
     "key_created", "key_revoked",
 ]  # fmt: skip
-FINAL: frozenset[str] = frozenset({"completed", "cancelled", "failed"})
 
 
 class Wire(BaseModel):
@@ -131,27 +130,12 @@ class JobStatus(Wire):
     @property
     def is_final(self) -> bool:
         """Whether the job has ended."""
-        return self.status in FINAL
+        return self.status in FINAL_STATUSES
 
     @property
     def done(self) -> int:
         """Images that have their outcome."""
         return self.counts.total - self.counts.pending
-
-
-class Prediction(Wire):
-    """One image that was classified at once."""
-
-    outcome: Literal["ok", "no_face"]
-    width: int
-    height: int
-    bytes: int
-    format: str
-    sha256: str
-    model: UsedModel
-    options: UsedOptions
-    faces: list[FaceResult]
-    stage_seconds: ImageSeconds
 
 
 class Deleted(Wire):
@@ -220,42 +204,6 @@ class Received(Wire):
     total_bytes: int
 
 
-class FaceResult(Wire):
-    """One face. Boxes are in pixels of the upright image, clipped to it."""
-
-    face: int = Field(description="0 is the largest face of the image.")
-    x: float
-    y: float
-    width: float
-    height: float
-    score: float | None = Field(description="The detector's score; null where the image was classified as a whole.")
-    emotion: str = Field(description="The most probable label.")
-    confidence: float = Field(description="The probability of that label.")
-    probabilities: dict[str, float]
-
-
-class ImageResult(Wire):
-    """One image with its outcome and its faces."""
-
-    file: str = Field(description="Path relative to the source, with /.")
-    outcome: Outcome
-    width: int | None
-    height: int | None
-    bytes: int | None
-    format: str | None
-    sha256: str | None
-    cached: bool
-    error: Reason | None
-    faces: list[FaceResult]
-    sequence: list[int] = Field(description="Commit number and position: the order in which results were written.")
-
-
-class JobImageResult(ImageResult):
-    """One image of one of several jobs."""
-
-    job: str = Field(description="The id of its job.")
-
-
 class JobPage(PageOf[JobStatus]):
     """Jobs, newest first."""
 
@@ -280,113 +228,6 @@ class AuditEntry(Wire):
 
 class AuditPage(PageOf[AuditEntry]):
     """Entries of the audit log, newest first."""
-
-
-class ResultPage(PageOf[ImageResult]):
-    """Results in the order in which they were written: who follows a running job misses none and sees none twice."""
-
-
-class ResultsAcrossPage(PageOf[JobImageResult]):
-    """Results of several jobs: by job, oldest first, then in the order in which they were written."""
-
-
-class FolderSummary(Wire):
-    """A folder of a job, with all below it, in numbers."""
-
-    folder: str = Field(description="Path relative to the source; empty for the source itself.")
-    outcomes: dict[str, int] = Field(description="Images per outcome.")
-    faces: dict[str, int] = Field(description="Faces per label.")
-
-
-class FolderPage(PageOf[FolderSummary]):
-    """The folders directly in a folder, by name."""
-
-
-class OverallSummary(Wire):
-    """Several jobs in numbers."""
-
-    jobs: int
-    faces: dict[str, int] = Field(description="Faces per label.")
-    confidence_histogram: list[int] = Field(description="Faces per confidence, in 20 bins of 0.05 from 0 to 1.")
-    outcomes: dict[str, int] = Field(description="Images per outcome.")
-    errors: dict[str, int] = Field(description="Failed images per error code.")
-
-
-class Summary(Wire):
-    """A job, or a folder of it, in numbers."""
-
-    faces: dict[str, int] = Field(description="Faces per label.")
-    confidence_histogram: list[int] = Field(description="Faces per confidence, in 20 bins of 0.05 from 0 to 1.")
-    outcomes: dict[str, int] = Field(description="Images per outcome.")
-    errors: dict[str, int] = Field(description="Failed images per error code.")
-    stage_seconds: StageSeconds = Field(description="Seconds worked per stage, of the whole job.")
-    stage_waits: StageSeconds = Field(description="Seconds waited per stage, of the whole job.")
-
-
-class Citation(Wire):
-    """How to cite a job's results."""
-
-    methods: str = Field(description="A sentence for the methods section.")
-    bibtex: str
-
-
-class ModelInfo(Wire):
-    """An installed model."""
-
-    name: str
-    revision: str
-    labels: list[str]
-    precisions: dict[str, list[str]] = Field(description="Precisions by device.")
-    width: int = Field(description="Width of the model's input, in pixels.")
-    height: int
-    default: bool = Field(description="Whether jobs that name no model use this one.")
-    int8_cost: str | None = Field(
-        description="What int8 costs by the model's record, as the end of a sentence; null without an int8 export."
-    )
-    notes: str
-
-
-class ModelCard(ModelInfo):
-    """An installed model with what its makers say of it."""
-
-    card: str | None = Field(description="The model card (README.md of the model folder), as Markdown.")
-    crop_margin: float = Field(description="Share of the box's longer side that is added on each side of a face.")
-    grey: bool = Field(description="Whether the model sees grey crops.")
-    workers: list[str] = Field(description="Live workers that can serve it.")
-
-
-class ModelList(Wire):
-    """The installed models."""
-
-    items: list[ModelInfo]
-
-
-class Worker(Wire):
-    """A live worker, as it described itself last."""
-
-    name: str
-    host: str
-    device: str
-    device_name: str | None = Field(None, description="The processor or GPU, as it calls itself.")
-    precisions: list[str]
-    models: list[str] = Field(description="Revisions of the models that it can serve.")
-    loaded: list[str] | None = Field(None, description="Those that its engines have used lately.")
-    engines: int
-    state: str = Field(
-        description="`active`; `paused`: it holds nothing and takes nothing; `draining`: it finishes what it holds; "
-        "`drained`: it has, and can be stopped."
-    )
-    wanted: str = Field("active", description="What its operator wants: `active`, `paused` or `drained`.")
-    images_per_s: float | None
-    version: str
-    started_at: dt.datetime
-    seen_at: dt.datetime
-
-
-class WorkerList(Wire):
-    """The live workers."""
-
-    items: list[Worker]
 
 
 class Check(Wire):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mien.wire import Outcome, PageOf, Wire
+from mien.states import Outcome
+from mien.wire import PageOf, Wire
 
 
 class ComparedJob(Wire):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
 
 from pydantic import Field
 
+from mien.states import ReviewMode
 from mien.wire import PageOf, Wire
-
-Mode = Literal["check", "mend"]
 
 
 class Stratum(Wire):
@@ -36,7 +34,7 @@ class Review(Wire):
 
     id: str
     job: str
-    mode: Mode = Field(
+    mode: ReviewMode = Field(
         description="`check`: a random sample, the model's answer hidden until the rater has given one. `mend`: the "
         "least certain faces first; it states no accuracy."
     )
@@ -179,7 +177,7 @@ class Answer(Wire):
     emotion: str = Field(description="The model's label.")
     confidence: float
     review: str
-    mode: Mode
+    mode: ReviewMode
     rater: str
     answer: str | None = Field(description="The rater's label; null: cannot be decided.")
     undecidable: bool

@@ -1,4 +1,4 @@
-"""What travels over HTTP about the system itself."""
+"""What travels over HTTP about the system itself: its models, its workers, how it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,66 @@ import datetime as dt
 
 from pydantic import Field
 
-from mien.wire import Wire, Worker
+from mien.wire import Wire
+
+
+class ModelInfo(Wire):
+    """An installed model."""
+
+    name: str
+    revision: str
+    labels: list[str]
+    precisions: dict[str, list[str]] = Field(description="Precisions by device.")
+    width: int = Field(description="Width of the model's input, in pixels.")
+    height: int
+    default: bool = Field(description="Whether jobs that name no model use this one.")
+    int8_cost: str | None = Field(
+        description="What int8 costs by the model's record, as the end of a sentence; null without an int8 export."
+    )
+    notes: str
+
+
+class ModelCard(ModelInfo):
+    """An installed model with what its makers say of it."""
+
+    card: str | None = Field(description="The model card (README.md of the model folder), as Markdown.")
+    crop_margin: float = Field(description="Share of the box's longer side that is added on each side of a face.")
+    grey: bool = Field(description="Whether the model sees grey crops.")
+    workers: list[str] = Field(description="Live workers that can serve it.")
+
+
+class ModelList(Wire):
+    """The installed models."""
+
+    items: list[ModelInfo]
+
+
+class Worker(Wire):
+    """A live worker, as it described itself last."""
+
+    name: str
+    host: str
+    device: str
+    device_name: str | None = Field(None, description="The processor or GPU, as it calls itself.")
+    precisions: list[str]
+    models: list[str] = Field(description="Revisions of the models that it can serve.")
+    loaded: list[str] | None = Field(None, description="Those that its engines have used lately.")
+    engines: int
+    state: str = Field(
+        description="`active`; `paused`: it holds nothing and takes nothing; `draining`: it finishes what it holds; "
+        "`drained`: it has, and can be stopped."
+    )
+    wanted: str = Field("active", description="What its operator wants: `active`, `paused` or `drained`.")
+    images_per_s: float | None
+    version: str
+    started_at: dt.datetime
+    seen_at: dt.datetime
+
+
+class WorkerList(Wire):
+    """The live workers."""
+
+    items: list[Worker]
 
 
 class Minute(Wire):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mien import wire
+from mien import wire, wire_system
 from mien.heartbeat import WorkerInfo
 from mien.int8 import cost_sentence
 from mien.jobs import Job
@@ -51,9 +51,9 @@ def job_status(job: Job) -> wire.JobStatus:
     )
 
 
-def model_info(model: Model, default: Model) -> wire.ModelInfo:
+def model_info(model: Model, default: Model) -> wire_system.ModelInfo:
     """A model as the API gives it."""
-    return wire.ModelInfo(
+    return wire_system.ModelInfo(
         name=model.name,
         revision=model.revision,
         labels=list(model.labels),
@@ -66,11 +66,11 @@ def model_info(model: Model, default: Model) -> wire.ModelInfo:
     )
 
 
-def model_card(model: Model, default: Model, workers: list[str]) -> wire.ModelCard:
+def model_card(model: Model, default: Model, workers: list[str]) -> wire_system.ModelCard:
     """A model with its card as the API gives it."""
     paper = model.folder / "README.md"
     card = paper.read_text(encoding="utf-8", errors="replace") if paper.is_file() else None
-    return wire.ModelCard(
+    return wire_system.ModelCard(
         **model_info(model, default).model_dump(),
         card=card,
         crop_margin=model.crop.margin,
@@ -79,9 +79,9 @@ def model_card(model: Model, default: Model, workers: list[str]) -> wire.ModelCa
     )
 
 
-def worker(info: WorkerInfo) -> wire.Worker:
+def worker(info: WorkerInfo) -> wire_system.Worker:
     """A worker as the API gives it."""
-    return wire.Worker.model_validate(dataclasses.asdict(info))
+    return wire_system.Worker.model_validate(dataclasses.asdict(info))
 
 
 def _reason(code: str | None, detail: str | None) -> wire.Reason | None:

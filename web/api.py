@@ -6,7 +6,7 @@ from flask import Response, make_response, request, url_for
 from flask_openapi.blueprint import APIBlueprint
 from pydantic import BaseModel
 
-from mien import wire
+from mien import wire, wire_results
 from mien.aggregates import summary
 from mien.faults import fault_point
 from mien.jobs import Job, get_job, list_jobs, request_cancel, request_retry
@@ -117,7 +117,7 @@ def job_status(path: JobPath, query: JobQuery, header: JobHeader) -> Response:
 @api.get(
     "/jobs/<job_id>/results",
     operation_id="list_results",
-    responses={200: json_answer(wire.ResultPage, "A page of images with their faces."), **problems(404)},
+    responses={200: json_answer(wire_results.ResultPage, "A page of images with their faces."), **problems(404)},
 )
 def results(path: JobPath, query: ResultsQuery) -> Response:
     """Read results page by page, in the order in which they are written.
@@ -127,18 +127,20 @@ def results(path: JobPath, query: ResultsQuery) -> Response:
     """
     job = _job(path.job_id)
     page = results_page(services().db, job, after=query.after, limit=query.limit, wanted=query.wanted)
-    return as_json(wire.ResultPage.model_validate({"items": page.items, "next": page.next, "has_more": page.has_more}))
+    return as_json(
+        wire_results.ResultPage.model_validate({"items": page.items, "next": page.next, "has_more": page.has_more})
+    )
 
 
 @api.get(
     "/jobs/<job_id>/summary",
     operation_id="get_summary",
-    responses={200: json_answer(wire.Summary, "The job in numbers."), **problems(404)},
+    responses={200: json_answer(wire_results.Summary, "The job in numbers."), **problems(404)},
 )
 def job_summary(path: JobPath, query: SummaryQuery) -> Response:
     """Count faces per label, images per outcome and error, and confidence in 20 bins; of the job, or of one folder."""
     found = summary(services().db, _job(path.job_id), folder=query.folder)
-    return as_json(wire.Summary.model_validate(found))
+    return as_json(wire_results.Summary.model_validate(found))
 
 
 @api.get(
@@ -160,12 +162,12 @@ def job_provenance(path: JobPath, query: NoQuery) -> Response:
 @api.get(
     "/jobs/<job_id>/cite",
     operation_id="cite_job",
-    responses={200: json_answer(wire.Citation, "A methods sentence and a BibTeX entry."), **problems(404)},
+    responses={200: json_answer(wire_results.Citation, "A methods sentence and a BibTeX entry."), **problems(404)},
 )
 def cite(path: JobPath, query: NoQuery) -> Response:
     """Cite the results in a paper."""
     job = _job(path.job_id)
-    return as_json(wire.Citation(methods=methods_sentence(job), bibtex=bibtex(job)))
+    return as_json(wire_results.Citation(methods=methods_sentence(job), bibtex=bibtex(job)))
 
 
 @api.post(

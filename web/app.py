@@ -10,7 +10,7 @@ from pathlib import Path
 from flask_openapi.openapi import OpenAPI
 from pydantic import BaseModel
 
-from mien import wire, wire_compare, wire_reviews, wire_system, wire_webhooks
+from mien import wire, wire_compare, wire_results, wire_reviews, wire_system, wire_webhooks
 from mien.database import Database
 from mien.errors import SettingsError, UnavailableError
 from mien.models import ModelStore
@@ -56,20 +56,20 @@ ANSWERS: list[type[BaseModel]] = [
     wire.JobPage,
     wire.UploadPage,
     wire.Received,
-    wire.ResultPage,
-    wire.ResultsAcrossPage,
-    wire.Prediction,
+    wire_results.ResultPage,
+    wire_results.ResultsAcrossPage,
+    wire_results.Prediction,
     wire.Receipt,
     wire.ReceiptPage,
     wire.AuditPage,
-    wire.Summary,
-    wire.OverallSummary,
-    wire.FolderPage,
-    wire.Citation,
-    wire.ModelInfo,
-    wire.ModelCard,
-    wire.ModelList,
-    wire.WorkerList,
+    wire_results.Summary,
+    wire_results.OverallSummary,
+    wire_results.FolderPage,
+    wire_results.Citation,
+    wire_system.ModelInfo,
+    wire_system.ModelCard,
+    wire_system.ModelList,
+    wire_system.WorkerList,
     wire_system.SystemState,
     wire_reviews.Review,
     wire_reviews.ReviewList,
@@ -79,7 +79,7 @@ ANSWERS: list[type[BaseModel]] = [
     wire_reviews.AnswerPage,
     wire_compare.Comparison,
     wire_compare.DifferencePage,
-    wire.Worker,
+    wire_system.Worker,
     wire_webhooks.Webhook,
     wire_webhooks.WebhookWithSecret,
     wire_webhooks.WebhookList,

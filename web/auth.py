@@ -16,9 +16,10 @@ from flask import Flask, Response, g, redirect, request, session, url_for
 
 from mien.database import Database
 from mien.errors import ForbiddenError, SettingsError, UnauthorizedError
-from mien.keys import AS_SET, LOCAL_OWNER, KeyInfo, Limits, Scope, allows, any_key, authenticate, open_key
+from mien.keys import AS_SET, LOCAL_OWNER, KeyInfo, Limits, allows, any_key, authenticate, open_key
 from mien.local_token import is_local_token
 from mien.settings import PLACEHOLDERS, Settings
+from mien.states import Scope
 from web import sessions
 from web.problems import wants_page
 from web.security import SAFE_METHODS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 from flask_openapi.blueprint import APIBlueprint
 
-from mien import wire
+from mien import wire_system
 from mien.errors import ConflictError, ModelError, NotFoundError
 from mien.heartbeat import live_workers, set_wanted
 from mien.models import DEFAULT
@@ -31,19 +31,19 @@ def _read_body() -> None:
 @models.get(
     "/models",
     operation_id="list_models",
-    responses={200: json_answer(wire.ModelList, "The installed models."), **problems(422)},
+    responses={200: json_answer(wire_system.ModelList, "The installed models."), **problems(422)},
 )
 def list_models(query: NoQuery) -> Response:
     """List the installed models."""
     store = services().store
     chosen = store.get(services().settings.model)
-    return as_json(wire.ModelList(items=[answers.model_info(model, chosen) for model in store.list()]))
+    return as_json(wire_system.ModelList(items=[answers.model_info(model, chosen) for model in store.list()]))
 
 
 @models.get(
     "/models/<name>",
     operation_id="get_model",
-    responses={200: json_answer(wire.ModelCard, "The model with its card."), **problems(404, 422)},
+    responses={200: json_answer(wire_system.ModelCard, "The model with its card."), **problems(404, 422)},
 )
 def get_model(path: ModelPath, query: NoQuery) -> Response:
     """Read a model: its labels, its input, its card, and which live workers can serve it."""
@@ -61,7 +61,10 @@ def get_model(path: ModelPath, query: NoQuery) -> Response:
 @models.put(
     "/models/default",
     operation_id="choose_default_model",
-    responses={200: json_answer(wire.ModelInfo, "The default model from now on."), **problems(403, 409, 413, 415, 422)},
+    responses={
+        200: json_answer(wire_system.ModelInfo, "The default model from now on."),
+        **problems(403, 409, 413, 415, 422),
+    },
 )
 def choose_default(body: ModelChoice, query: NoQuery) -> Response:
     """Choose the model of jobs that name none (scope admin); `default` goes back to the one that came with Mien."""
@@ -79,18 +82,18 @@ def choose_default(body: ModelChoice, query: NoQuery) -> Response:
 @models.get(
     "/workers",
     operation_id="list_workers",
-    responses={200: json_answer(wire.WorkerList, "The live workers."), **problems()},
+    responses={200: json_answer(wire_system.WorkerList, "The live workers."), **problems()},
 )
 def workers(query: NoQuery) -> Response:
     """List the workers that live, with what each can do."""
-    return as_json(wire.WorkerList(items=[answers.worker(info) for info in live_workers(services().db)]))
+    return as_json(wire_system.WorkerList(items=[answers.worker(info) for info in live_workers(services().db)]))
 
 
 @models.put(
     "/workers/<worker_name>/state",
     operation_id="set_worker_state",
     responses={
-        200: json_answer(wire.Worker, "The worker; it hears of it within seconds."),
+        200: json_answer(wire_system.Worker, "The worker; it hears of it within seconds."),
         **problems(403, 404, 413, 415),
     },
 )

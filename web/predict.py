@@ -10,7 +10,7 @@ from flask_openapi.blueprint import APIBlueprint
 from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from mien import wire
+from mien import wire_results
 from mien.errors import InvalidRequestError, TooLargeError, UnavailableError
 from mien.heartbeat import live_workers, working
 from mien.ledger.commit import FaceOutcome, face_values
@@ -55,7 +55,7 @@ class PredictQuery(Query):
     operation_id="predict",
     request_body={"content": {"image/*": BINARY, "application/octet-stream": BINARY}, "required": True},
     responses={
-        200: json_answer(wire.Prediction, "The image's faces, from the largest down."),
+        200: json_answer(wire_results.Prediction, "The image's faces, from the largest down."),
         **problems(403, 413, 415, 422, 504),
     },
 )
@@ -111,12 +111,12 @@ def _image(limit: int) -> bytes:
     return data
 
 
-def _prediction(answer: Answer, model: Model, asked: ImageRequest) -> wire.Prediction:
+def _prediction(answer: Answer, model: Model, asked: ImageRequest) -> wire_results.Prediction:
     faces = [
         {"face": number, **face_values(FaceOutcome(**face.model_dump()), model.labels)}
         for number, face in enumerate(answer.faces)
     ]
-    return wire.Prediction.model_validate(
+    return wire_results.Prediction.model_validate(
         {
             **answer.model_dump(include={"outcome", "width", "height", "bytes", "format", "sha256"}),
             "model": {"name": model.name, "revision": model.revision, "labels": list(model.labels)},

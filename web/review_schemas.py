@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mien.results import MAX_LIMIT
 from mien.review import DEFAULT_SIZE, MAX_RATER, MAX_SIZE
-from mien.wire_reviews import Mode
+from mien.states import ReviewMode
 from web.schemas import Cursor, Query
 
 
@@ -16,7 +16,7 @@ class ReviewRequest(BaseModel):
     """A review to begin."""
 
     model_config = ConfigDict(extra="forbid")
-    mode: Mode
+    mode: ReviewMode
     size: int = Field(DEFAULT_SIZE, ge=1, le=MAX_SIZE, description="Faces to draw (check); all, where there are fewer.")
     seed: int | None = Field(None, ge=0, lt=2**48, description="Draws the same sample again (check).")
 
@@ -63,7 +63,7 @@ class WantedAnswers(Query):
     """Which answers."""
 
     review: str | None = Field(None, max_length=64, description="Only answers of this review.")
-    mode: Mode | None = Field(None, description="Only answers given in this mode.")
+    mode: ReviewMode | None = Field(None, description="Only answers given in this mode.")
     rater: str | None = Field(None, max_length=4 * MAX_RATER, description="Only answers of this rater.")
 
 

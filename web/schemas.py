@@ -10,7 +10,7 @@ from mien.errors import InvalidRequestError
 from mien.export import MAX_PART
 from mien.job_filter import JobFilter
 from mien.results import MAX_LIMIT, ResultFilter
-from mien.wire import EndedOutcome, Status
+from mien.states import EndedOutcome, Status
 
 MAX_WAIT_S = 30
 METADATA_PREFIX = "metadata."

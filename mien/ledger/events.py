@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mien.schema import FINAL_STATUSES, deliveries, jobs, webhooks
+from mien.schema import deliveries, jobs, webhooks
+from mien.states import FINAL_STATUSES
 
 EVENTS = tuple(f"job.{status}" for status in FINAL_STATUSES)
 """What a webhook can be told of: ``job.completed``, ``job.cancelled``, ``job.failed``."""

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from mien.audit import Act, add_audit
 from mien.database import Database
 from mien.ledger.receipts import job_receipt
-from mien.schema import FINAL_STATUSES, jobs
+from mien.schema import jobs
+from mien.states import FINAL_STATUSES
 
 PER_SWEEP = 200
 _JULIAN_DAY_OF_THE_EPOCH = 2_440_587.5

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from mien.database import Database
-from mien.schema import FINAL_STATUSES, jobs, usage
+from mien.schema import jobs, usage
+from mien.states import FINAL_STATUSES
 
 
 @dataclass(frozen=True)

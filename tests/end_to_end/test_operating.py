@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks import Webhook as Verifier
 
 from mien.client import Client
-from mien.wire import Worker
+from mien.wire_system import Worker
 from tests.end_to_end.conftest import production
 from tests.end_to_end.system import ByHand, Mien, grey
 from tests.support.receiver import Receiver, receiving

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import MienError
-from mien.schema import FINAL_STATUSES, OUTCOMES
+from mien.states import FINAL_STATUSES, OUTCOMES
 
 EVERY_S = 0.05
 _SUMS = ", ".join(f"sum(CASE WHEN outcome = '{outcome}' THEN 1 ELSE 0 END) AS n_{outcome}" for outcome in OUTCOMES)

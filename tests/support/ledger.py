@@ -17,9 +17,10 @@ from mien.ledger.lease import ChunkLease, LeasedImage, Taker, take_chunk
 from mien.ledger.submit import NewJob, submit
 from mien.ledger.tallies import sum_counts
 from mien.queue import create_celery
-from mien.schema import OUTCOMES, faces, images, jobs, tallies
+from mien.schema import faces, images, jobs, tallies
 from mien.settings import load_settings
 from mien.sources import folder_identity
+from mien.states import OUTCOMES
 
 LABELS = ("happy", "sad", "neutral")
 NOBODY = "redis://127.0.0.1:1/0"

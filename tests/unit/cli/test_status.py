@@ -9,7 +9,8 @@ import pytest
 from cli.classify import int8_hint
 from cli.jobs import _show
 from mien.errors import UnavailableError
-from mien.wire import JobStatus, ModelCard, Worker
+from mien.wire import JobStatus
+from mien.wire_system import ModelCard, Worker
 from web.examples import EXAMPLES
 
 
