@@ -6,51 +6,36 @@
 
 from __future__ import annotations
 
-import io
 import random
 import struct
 import zlib
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
 
-DATA = Path(__file__).parents[1] / "unit" / "mien" / "data"
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
-"""Those that Pillow writes; HEIC comes from a file of ours."""
-SIZE = (96, 64)
+from tests.support.image_parts import (
+    SIZE,
+    behind_gif_screen,
+    exif_loop,
+    exif_of,
+    gif_code_size,
+    gif_frame,
+    good,
+    iloc_elsewhere,
+    many_scans,
+    photo,
+    png,
+    saved,
+    tiff,
+    with_app,
+    with_apps,
+    zeros_compressed,
+)
+
 MUST_FAIL = ("cut/", "huge/", "zero/", "bomb/", "not_an_image/")
 """Groups of which none may come out as an array."""
-
-
-def saved(image: Image.Image, format: str, **options: Any) -> bytes:  # noqa: A002
-    """The image as a file."""
-    out = io.BytesIO()
-    image.save(out, format, **options)
-    return out.getvalue()
-
-
-@cache
-def photo(seed: int = 0) -> Image.Image:
-    """Colour and structure everywhere, so that no cut or flipped byte is without effect."""
-    values = np.random.default_rng(seed).integers(0, 256, (SIZE[1] // 4, SIZE[0] // 4, 3), np.uint8)
-    return Image.fromarray(values).resize(SIZE, Image.Resampling.BICUBIC)
-
-
-@cache
-def good() -> dict[str, bytes]:
-    """One sound file per format."""
-    files = {
-        name: saved(photo(), name, **({"quality": 90} if name in ("JPEG", "WEBP", "AVIF") else {})) for name in FORMATS
-    }
-    files["JPEG progressive"] = saved(photo(), "JPEG", progressive=True)
-    files["PNG interlaced"] = _interlaced_png()
-    files["TIFF deflate"] = saved(photo(), "TIFF", compression="tiff_deflate")
-    files["HEIC"] = (DATA / "quadrants.heic").read_bytes()
-    return files
 
 
 @cache
@@ -127,7 +112,7 @@ def _zero() -> Iterator[tuple[str, bytes]]:
     yield "zero/BMP", bytes(bmp)
     gif = bytearray(good()["GIF"])
     gif[6:10] = bytes(4)
-    frame = _gif_frame(gif)
+    frame = gif_frame(gif)
     gif[frame + 5 : frame + 9] = bytes(4)
     yield "zero/GIF", bytes(gif)
     yield "zero/TIFF", tiff({256: (4, 0), 257: (4, 0), 258: (3, 8), 259: (3, 1), 262: (3, 1), 273: (4, 8), 279: (4, 0)})
@@ -136,13 +121,13 @@ def _zero() -> Iterator[tuple[str, bytes]]:
 
 def _bombs() -> Iterator[tuple[str, bytes]]:
     """Small files that would unpack to gigabytes."""
-    flood = _flood(64 << 20)
+    flood = zeros_compressed(64 << 20)
     yield "bomb/PNG of 900 megapixels", png(30_000, 30_000, 1, 0, flood)
     yield "bomb/PNG text", png(8, 8, 8, 2, b"", before=[(b"zTXt", b"note\0\0" + flood)])
     yield "bomb/PNG international text", png(8, 8, 8, 2, b"", before=[(b"iTXt", b"note\0\1\0\0\0" + flood)])
     yield (
         "bomb/PNG many texts",
-        png(8, 8, 8, 2, b"", before=[(b"zTXt", b"n%d\0\0" % n + _flood(1 << 20)) for n in range(100)]),
+        png(8, 8, 8, 2, b"", before=[(b"zTXt", b"n%d\0\0" % n + zeros_compressed(1 << 20)) for n in range(100)]),
     )
     yield "bomb/PNG profile", png(8, 8, 8, 2, b"", before=[(b"iCCP", b"p\0\0" + flood)])
     body = flood
@@ -190,15 +175,15 @@ def _oddities() -> Iterator[tuple[str, bytes]]:
         exif[274] = turn
         for name in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
             yield f"odd/{name} turned by {turn}", saved(base, name, exif=exif)
-    yield "odd/EXIF that refers to itself", saved(base, "JPEG", exif=_exif_loop())
-    yield "odd/EXIF of four gigabytes", saved(base, "JPEG", exif=_exif(0xFFFFFFFF))
+    yield "odd/EXIF that refers to itself", saved(base, "JPEG", exif=exif_loop())
+    yield "odd/EXIF of four gigabytes", saved(base, "JPEG", exif=exif_of(0xFFFFFFFF))
     yield "odd/EXIF that is no EXIF", saved(base, "JPEG", exif=b"Exif\0\0" + b"\xff" * 500)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     for name in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF"):
         yield f"odd/{name} with a profile for LAB", saved(base, name, icc_profile=profile)
         yield f"odd/{name} with a broken profile", saved(base, name, icc_profile=b"\xff" * 300)
-    yield "odd/JPEG with a part of a profile", _with_app(good()["JPEG"], 2, b"ICC_PROFILE\0\x02\x09" + bytes(100))
-    yield "odd/JPEG with 200 profiles", _with_apps(good()["JPEG"], 2, [b"ICC_PROFILE\0\x01\x01" + bytes(60_000)] * 200)
+    yield "odd/JPEG with a part of a profile", with_app(good()["JPEG"], 2, b"ICC_PROFILE\0\x02\x09" + bytes(100))
+    yield "odd/JPEG with 200 profiles", with_apps(good()["JPEG"], 2, [b"ICC_PROFILE\0\x01\x01" + bytes(60_000)] * 200)
     yield "odd/one pixel wide", saved(Image.new("RGB", (1, 20_000)), "PNG")
     yield "odd/one pixel", saved(Image.new("RGB", (1, 1)), "BMP")
 
@@ -211,7 +196,7 @@ def _polyglots() -> Iterator[tuple[str, bytes]]:
     for name, data in sound.items():
         yield f"polyglot/{name} and an archive", data + archive
         yield f"polyglot/{name} and a page", data + b"<html>" + script
-    yield "polyglot/JPEG with a page in its comment", _with_app(sound["JPEG"], 14, b"--><html>" + script)
+    yield "polyglot/JPEG with a page in its comment", with_app(sound["JPEG"], 14, b"--><html>" + script)
     yield "polyglot/GIF that is a script", b"GIF89a/*" + sound["GIF"][8:] + b"*/=1;alert(1)"
     yield "polyglot/BMP that is a script", b"BM/*" + sound["BMP"][4:] + b"*/=1"
     yield "polyglot/PDF with a JPEG", b"%PDF-1.7\n" + sound["JPEG"]
@@ -265,11 +250,11 @@ def _structures() -> Iterator[tuple[str, bytes]]:
     yield "structure/PNG with too little data", png(500, 500, 8, 2, zlib.compress(bytes(100)))
     yield "structure/PNG with too much data", png(8, 8, 8, 2, zlib.compress(bytes(5_000_000)))
     yield "structure/PNG with a palette it lacks", png(8, 8, 8, 3, zlib.compress(bytes(72)))
-    yield "structure/JPEG of many comments", _with_apps(sound["JPEG"], 14, [b"x" * 60_000] * 100)
+    yield "structure/JPEG of many comments", with_apps(sound["JPEG"], 14, [b"x" * 60_000] * 100)
     yield "structure/JPEG of 5,000 scans", many_scans(sound["JPEG progressive"], 5000)
-    yield "structure/JPEG of 300 EXIF blocks", _with_apps(sound["JPEG"], 1, [b"Exif\0\0" + bytes(60_000)] * 300)
+    yield "structure/JPEG of 300 EXIF blocks", with_apps(sound["JPEG"], 1, [b"Exif\0\0" + bytes(60_000)] * 300)
     notes = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0\0\0\0\2ab" * 4000
-    yield "structure/JPEG of a million notes", _with_apps(sound["JPEG"], 13, [notes] * 300)
+    yield "structure/JPEG of a million notes", with_apps(sound["JPEG"], 13, [notes] * 300)
     yield "structure/JPEG of filling", sound["JPEG"][:2] + b"\xff" * 3_000_000 + sound["JPEG"][2:]
     yield "structure/JPEG of empty segments", sound["JPEG"][:2] + b"\xff\xfe\0\2" * 300_000 + sound["JPEG"][2:]
     yield "structure/JPEG without tables", sound["JPEG"].replace(b"\xff\xc4", b"\xff\xfe")
@@ -277,9 +262,9 @@ def _structures() -> Iterator[tuple[str, bytes]]:
     yield "structure/JPEG in arithmetic code", sound["JPEG"].replace(b"\xff\xc0", b"\xff\xc9")
     yield "structure/JPEG lossless", sound["JPEG"].replace(b"\xff\xc0", b"\xff\xc3")
     yield "structure/JPEG of seven components", sound["JPEG"].replace(b"\xff\xc0\0\x11", b"\xff\xc0\0\x1d")
-    yield "structure/GIF with code sizes it cannot have", _gif_code_size(sound["GIF"], 255)
-    yield "structure/GIF of 300,000 comments", _behind_gif_screen(sound["GIF"], b"\x21\xfe\1x\0" * 300_000)
-    yield "structure/GIF of nothing", _behind_gif_screen(sound["GIF"], bytes(3_000_000))
+    yield "structure/GIF with code sizes it cannot have", gif_code_size(sound["GIF"], 255)
+    yield "structure/GIF of 300,000 comments", behind_gif_screen(sound["GIF"], b"\x21\xfe\1x\0" * 300_000)
+    yield "structure/GIF of nothing", behind_gif_screen(sound["GIF"], bytes(3_000_000))
     yield "structure/GIF whose data never ends", sound["GIF"][:-2] + b"\xff" + bytes(255)
     yield "structure/WEBP longer than it is", b"RIFF\xff\xff\xff\xff" + sound["WEBP"][8:]
     yield "structure/WEBP chunk of four gigabytes", sound["WEBP"][:16] + b"\xff\xff\xff\xff" + sound["WEBP"][20:]
@@ -289,7 +274,7 @@ def _structures() -> Iterator[tuple[str, bytes]]:
         boxes = sound[name]
         yield f"structure/{name} box within itself", boxes[:32] + boxes[:32] * 200 + boxes[32:]
         yield f"structure/{name} box of no length", boxes.replace(b"iprp", b"\0\0\0\0", 1)
-        yield f"structure/{name} data elsewhere", _iloc_elsewhere(boxes)
+        yield f"structure/{name} data elsewhere", iloc_elsewhere(boxes)
 
 
 def _no_images() -> Iterator[tuple[str, bytes]]:
@@ -306,98 +291,3 @@ def _no_images() -> Iterator[tuple[str, bytes]]:
     yield "not_an_image/FITS", b"SIMPLE  =                    T" + b" " * 2850
     for name, data in good().items():
         yield f"not_an_image/only the signature of {name}", data[:12]
-
-
-def png(
-    width: int, height: int, depth: int, colour: int, body: bytes, *, before: list[tuple[bytes, bytes]] | None = None
-) -> bytes:
-    """A PNG with this header and this (compressed) data; ``before`` it other chunks."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    chunks = [(b"IHDR", head), *(before or []), (b"IDAT", body), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in chunks)
-
-
-def tiff(tags: dict[int, tuple[int, int]], body: bytes = b"", *, next_at: int = 0) -> bytes:
-    """A TIFF: the data at 8, then one directory of single values (tag: type, value); endless with ``next_at`` -1."""
-    at = 8 + len(body) + len(body) % 2
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in sorted(tags.items()))
-    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", at if next_at < 0 else next_at)
-    return b"II*\0" + struct.pack("<I", at) + body.ljust(at - 8, b"\0") + directory
-
-
-@cache
-def _flood(size: int) -> bytes:
-    """So many zeros, compressed."""
-    squeeze = zlib.compressobj(1)
-    block = bytes(1 << 20)
-    whole, rest = divmod(size, len(block))
-    return b"".join([*(squeeze.compress(block) for _ in range(whole)), squeeze.compress(bytes(rest)), squeeze.flush()])
-
-
-def _interlaced_png() -> bytes:
-    """Adam7: seven passes over the photo, each of every so-many-th pixel."""
-    pixels = np.asarray(photo())
-    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-    rows = b"".join(
-        b"\0" + row.tobytes() for x, y, across, down in passes for row in pixels[y::down, x::across]
-    )  # fmt: skip
-    made = bytearray(png(*SIZE, 8, 2, zlib.compress(rows)))
-    made[28] = 1  # interlace method
-    made[29:33] = struct.pack(">I", zlib.crc32(bytes(made[12:29])))
-    return bytes(made)
-
-
-def _with_app(jpeg: bytes, number: int, content: bytes) -> bytes:
-    return _with_apps(jpeg, number, [content])
-
-
-def _with_apps(jpeg: bytes, number: int, contents: list[bytes]) -> bytes:
-    """The JPEG with segments of this kind (APPn, 14 for a comment) behind its start."""
-    marker = b"\xff" + (b"\xfe" if number == 14 else bytes([0xE0 + number]))
-    segments = b"".join(marker + struct.pack(">H", len(content) + 2) + content for content in contents)
-    return jpeg[:2] + segments + jpeg[2:]
-
-
-def many_scans(jpeg: bytes, count: int) -> bytes:
-    """The last scan of a progressive JPEG over and over: each runs over the whole image for a few bytes."""
-    last = jpeg.rindex(b"\xff\xda")
-    scan = jpeg[last:-2]
-    return jpeg[:-2] + scan * count + jpeg[-2:]
-
-
-def _gif_code_size(gif: bytes, size: int) -> bytes:
-    made = bytearray(gif)
-    made[_gif_frame(gif) + 10] = size
-    return bytes(made)
-
-
-def _gif_frame(gif: bytes | bytearray) -> int:
-    """Where the first frame begins: behind the screen and its palette."""
-    return gif.index(b",", 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 0x80 else 0))
-
-
-def _behind_gif_screen(gif: bytes, blocks: bytes) -> bytes:
-    at = 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 0x80 else 0)
-    return gif[:at] + blocks + gif[at:]
-
-
-def _iloc_elsewhere(boxes: bytes) -> bytes:
-    at = boxes.index(b"iloc")
-    size = struct.unpack(">I", boxes[at - 4 : at])[0]
-    return boxes[: at + 12] + b"\xff" * (size - 16) + boxes[at - 4 + size :]
-
-
-def _exif_loop() -> bytes:
-    """A directory whose pointer to the EXIF directory leads back to itself."""
-    entry = struct.pack("<HHII", 0x8769, 4, 1, 8)
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + struct.pack("<I", 8)
-
-
-def _exif(count: int) -> bytes:
-    """A tag that claims so many values."""
-    entry = struct.pack("<HHII", 0x010E, 2, count, 8)
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + entry + struct.pack("<I", 0)

@@ -22,7 +22,7 @@ from mien.ledger.commit import ImageOutcome
 from mien.ledger.lease import LeasedImage
 from mien.ledger.retention import expire_results
 from mien.schema import images
-from tests.support.hostile_images import photo, saved
+from tests.support.image_parts import photo, saved
 from tests.support.ledger import control, face, work_off
 from tests.support.uploads import zipped
 from tests.support.web import make_app, parts_of

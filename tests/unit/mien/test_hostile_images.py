@@ -10,7 +10,8 @@ from mien.errors import ImageError
 from mien.hostile import MAX_SCANS, check_jpeg
 from mien.images import decode
 from tests.support.bounded_decoding import MAX_PIXELS, SECONDS, Report, decode_all
-from tests.support.hostile_images import MUST_FAIL, corpus, good, many_scans
+from tests.support.hostile_images import MUST_FAIL, corpus
+from tests.support.image_parts import good, many_scans
 from web.codes import IMAGE_CODES
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's here")
