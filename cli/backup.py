@@ -65,7 +65,9 @@ def restore(source: Path, erasures: Path | None, as_json: bool) -> None:
     files.make()
     lock = take_lock(files.system_lock)
     if lock is None:
-        raise ConflictError(f"A Mien runs for the data folder {settings.data_dir}; stop it first.", code="running")
+        raise ConflictError(
+            f"A Mien runs for the data folder {settings.data_dir}; stop it first.", code="already_running"
+        )
     with lock:
         done = bring_back(settings, ModelStore(settings.models, resource("models/default")), source, erasures=erasures)
     if as_json:

@@ -6,7 +6,7 @@ failed; 130 Ctrl-C; 143 told to stop.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import os
 import sys
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may hold what the terminal cannot show
     try:
-        _load()
+        loaded()
         given = None if arguments is None else list(arguments)
         code = mien.main(args=given, prog_name="mien", standalone_mode=False)
         sys.stdout.flush()
@@ -99,12 +99,12 @@ def _explained(error: BaseException) -> int:
     return code
 
 
-def _load() -> None:
+def loaded() -> click.Group:
+    """``mien`` with every command in it."""
     for name in MODULES:
-        if importlib.util.find_spec(name) is None:
-            continue
         for command in importlib.import_module(name).commands:
             mien.add_command(command)
+    return mien
 
 
 def _note_traceback() -> str:

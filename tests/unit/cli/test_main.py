@@ -38,19 +38,6 @@ print("HEAVY", [name for name in {HEAVY!r} if name in sys.modules])
     assert done.stdout.endswith("HEAVY []\n")
 
 
-def test_every_command_has_help_and_every_option_says_what_it_does() -> None:
-    main.run(["--help"])
-    commands = dict(main.mien.commands)
-    groups = [c for c in commands.values() if hasattr(c, "commands")]
-    for command in [*commands.values(), *(sub for group in groups for sub in group.commands.values())]:
-        assert command.help, command.name
-        for parameter in command.params:
-            if parameter.param_type_name == "option":
-                assert parameter.help, f"{command.name} {parameter.opts}"  # type: ignore[attr-defined]
-    asked = {"up", "classify", "jobs", "status", "results", "cancel", "retry", "delete", "cite", "keys", "migrate"}
-    assert asked | {"settings", "doctor", "workers"} <= set(commands)
-
-
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["--version"]) == 0
     assert __version__ in capsys.readouterr().out

@@ -7,16 +7,7 @@ from pathlib import Path
 import pytest
 
 from mien.errors import SettingsError
-from mien.settings import Settings, load_settings
-
-DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
-
-
-def test_every_setting_has_a_meaning_and_is_documented() -> None:
-    text = DOCS.read_text()
-    for name, field in Settings.model_fields.items():
-        assert field.description, name
-        assert f"`MIEN_{name.upper()}`" in text, f"docs/settings.md does not name MIEN_{name.upper()}"
+from mien.settings import load_settings
 
 
 @pytest.mark.parametrize(
