@@ -15,6 +15,23 @@ branch_labels = None
 depends_on = None
 
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+MOMENT = sa.DateTime(timezone=True)
+
+STATUSES = ("draft", "queued", "expanding", "running", "cancelling", "completed", "cancelled", "failed", "deleting")
+COUNTERS = (
+    "upload_files", "upload_bytes", "total", "pending", "ok", "no_face", "failed", "cancelled",
+    "faces", "skipped", "cached", "commits",
+)  # fmt: skip
+STAGE_TIMES = (
+    "read_s", "read_wait_s", "decode_s", "decode_wait_s", "detect_s", "detect_wait_s",
+    "classify_s", "classify_wait_s", "write_s", "write_wait_s",
+)  # fmt: skip
+
+TABLES = (
+    "api_keys", "jobs", "receipts", "webhooks", "workers", "chunks", "deliveries", "uploads", "images",
+    "reviews", "review_faces", "corrections", "faces", "tallies", "job_metadata", "usage", "audit",
+)  # fmt: skip
+"""In the order of what refers to what: each only to tables before it."""
 
 VIEWS = {
     "results": """
@@ -31,7 +48,7 @@ FROM images i JOIN jobs j ON j.id = i.job_id LEFT JOIN faces f ON f.image_id = i
 
 
 def upgrade() -> None:
-    """Expand first, contract in a later version: workers are upgraded one by one."""
+    """Every table as it was made first: long, as it is a list. Expand first, contract in a later version."""
     op.create_table(
         "api_keys",
         sa.Column("id", KEY, nullable=False),
@@ -40,13 +57,13 @@ def upgrade() -> None:
         sa.Column("prefix", sa.String(length=12), nullable=False),
         sa.Column("sha256", sa.LargeBinary(length=32), nullable=False),
         sa.Column("scope", sa.String(length=8), nullable=False),
-        sa.Column("requests_per_minute", sa.Integer(), nullable=True),
-        sa.Column("concurrent_jobs", sa.Integer(), nullable=True),
-        sa.Column("images_per_day", sa.BigInteger(), nullable=True),
-        sa.Column("bytes_per_day", sa.BigInteger(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("requests_per_minute", sa.Integer()),
+        sa.Column("concurrent_jobs", sa.Integer()),
+        sa.Column("images_per_day", sa.BigInteger()),
+        sa.Column("bytes_per_day", sa.BigInteger()),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("last_used_at", MOMENT),
+        sa.Column("revoked_at", MOMENT),
         sa.CheckConstraint("scope IN ('metrics', 'read', 'submit', 'admin')", name=op.f("ck_api_keys_scope")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
         sa.UniqueConstraint("sha256", name=op.f("uq_api_keys_sha256")),
@@ -57,12 +74,12 @@ def upgrade() -> None:
         sa.Column("public_id", sa.String(length=32), nullable=False),
         sa.Column("owner", sa.String(length=80), nullable=False),
         sa.Column("status", sa.String(length=12), nullable=False),
-        sa.Column("request", sa.String(length=12), nullable=True),
+        sa.Column("request", sa.String(length=12)),
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("source_type", sa.String(length=12), nullable=False),
-        sa.Column("source_path", sa.LargeBinary(), nullable=True),
-        sa.Column("source_text", sa.Text(), nullable=True),
-        sa.Column("source_identity", sa.String(length=64), nullable=True),
+        sa.Column("source_path", sa.LargeBinary()),
+        sa.Column("source_text", sa.Text()),
+        sa.Column("source_identity", sa.String(length=64)),
         sa.Column("recursive", sa.Boolean(), nullable=False),
         sa.Column("include", sa.JSON(), nullable=False),
         sa.Column("exclude", sa.JSON(), nullable=False),
@@ -77,66 +94,32 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
         sa.Column("provenance", sa.JSON(), nullable=False),
         sa.Column("metadata", sa.JSON(), nullable=False),
-        sa.Column("idempotency_key", sa.String(length=255), nullable=True),
+        sa.Column("idempotency_key", sa.String(length=255)),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
-        sa.Column("keep_images_s", sa.BigInteger(), nullable=True),
-        sa.Column("keep_results_s", sa.BigInteger(), nullable=True),
-        sa.Column("upload_files", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("upload_bytes", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("total", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("pending", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("ok", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("no_face", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("failed", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("cancelled", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("faces", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("skipped", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("cached", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("commits", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("read_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("read_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("decode_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("decode_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("detect_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("detect_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("classify_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("classify_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("write_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("write_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("draft_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("queued_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("expanding_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("running_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("cancelling_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("failed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("deleting_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("expanded_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_leased_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_commit_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("lease_token", sa.String(length=32), nullable=True),
-        sa.Column("lease_owner", sa.String(length=200), nullable=True),
-        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("error_code", sa.String(length=40), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("notice_code", sa.String(length=40), nullable=True),
-        sa.Column("notice", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            "status IN ('draft', 'queued', 'expanding', 'running', 'cancelling', 'completed', "
-            "'cancelled', 'failed', 'deleting')",
-            name=op.f("ck_jobs_status"),
-        ),
+        sa.Column("keep_images_s", sa.BigInteger()),
+        sa.Column("keep_results_s", sa.BigInteger()),
+        *(sa.Column(name, sa.BigInteger(), server_default="0", nullable=False) for name in COUNTERS),
+        *(sa.Column(name, sa.Float(), server_default="0", nullable=False) for name in STAGE_TIMES),
+        *(sa.Column(f"{status}_at", MOMENT) for status in STATUSES),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("expanded_at", MOMENT),
+        sa.Column("last_leased_at", MOMENT),
+        sa.Column("last_commit_at", MOMENT),
+        sa.Column("lease_token", sa.String(length=32)),
+        sa.Column("lease_owner", sa.String(length=200)),
+        sa.Column("lease_expires_at", MOMENT),
+        sa.Column("error_code", sa.String(length=40)),
+        sa.Column("error", sa.Text()),
+        sa.Column("notice_code", sa.String(length=40)),
+        sa.Column("notice", sa.Text()),
+        sa.CheckConstraint(f"status IN {STATUSES!r}", name=op.f("ck_jobs_status")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("owner", "idempotency_key", name=op.f("uq_jobs_owner_idempotency_key")),
         sa.UniqueConstraint("public_id", name=op.f("uq_jobs_public_id")),
     )
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_jobs_owner_fingerprint"), ["owner", "fingerprint"], unique=False)
-        batch_op.create_index(batch_op.f("ix_jobs_owner_id"), ["owner", "id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_jobs_status_id"), ["status", "id"], unique=False)
-
+    op.create_index("ix_jobs_owner_fingerprint", "jobs", ["owner", "fingerprint"])
+    op.create_index("ix_jobs_owner_id", "jobs", ["owner", "id"])
+    op.create_index("ix_jobs_status_id", "jobs", ["status", "id"])
     op.create_table(
         "receipts",
         sa.Column("id", KEY, nullable=False),
@@ -145,17 +128,15 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("counts", sa.JSON(), nullable=False),
-        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("requested_at", MOMENT, nullable=False),
+        sa.Column("finished_at", MOMENT),
         sa.Column("recorded", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_receipts")),
         sa.UniqueConstraint("public_id", name=op.f("uq_receipts_public_id")),
     )
-    with op.batch_alter_table("receipts", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_receipts_recorded_id"), ["recorded", "id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_receipts_finished_at"), ["finished_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_receipts_owner_id"), ["owner", "id"], unique=False)
-
+    op.create_index("ix_receipts_recorded_id", "receipts", ["recorded", "id"])
+    op.create_index("ix_receipts_finished_at", "receipts", ["finished_at"])
+    op.create_index("ix_receipts_owner_id", "receipts", ["owner", "id"])
     op.create_table(
         "webhooks",
         sa.Column("id", KEY, nullable=False),
@@ -164,15 +145,13 @@ def upgrade() -> None:
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("secrets", sa.JSON(), nullable=False),
         sa.Column("events", sa.JSON(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("disabled_reason", sa.Text(), nullable=True),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("disabled_at", MOMENT),
+        sa.Column("disabled_reason", sa.Text()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
         sa.UniqueConstraint("public_id", name=op.f("uq_webhooks_public_id")),
     )
-    with op.batch_alter_table("webhooks", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_webhooks_owner_id"), ["owner", "id"], unique=False)
-
+    op.create_index("ix_webhooks_owner_id", "webhooks", ["owner", "id"])
     op.create_table(
         "workers",
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -183,13 +162,13 @@ def upgrade() -> None:
         sa.Column("models", sa.JSON(), nullable=False),
         sa.Column("engines", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=10), nullable=False),
-        sa.Column("images_per_s", sa.Float(), nullable=True),
+        sa.Column("images_per_s", sa.Float()),
         sa.Column("version", sa.String(length=40), nullable=False),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("started_at", MOMENT, nullable=False),
+        sa.Column("seen_at", MOMENT, nullable=False),
         sa.Column("wanted", sa.String(length=10), server_default="active", nullable=False),
-        sa.Column("loaded", sa.JSON(), nullable=True),
-        sa.Column("device_name", sa.String(length=200), nullable=True),
+        sa.Column("loaded", sa.JSON()),
+        sa.Column("device_name", sa.String(length=200)),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
     )
     op.create_table(
@@ -200,60 +179,43 @@ def upgrade() -> None:
         sa.Column("images", sa.Integer(), nullable=False),
         sa.Column("losses", sa.Integer(), server_default="0", nullable=False),
         sa.Column("suspect", sa.Boolean(), server_default=sa.false(), nullable=False),
-        sa.Column("token", sa.String(length=32), nullable=True),
-        sa.Column("lease_owner", sa.String(length=200), nullable=True),
-        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("commit_number", sa.BigInteger(), nullable=True),
-        sa.Column("committed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("read_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("read_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("decode_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("decode_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("detect_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("detect_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("classify_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("classify_wait_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("write_s", sa.Float(), server_default="0", nullable=False),
-        sa.Column("write_wait_s", sa.Float(), server_default="0", nullable=False),
+        sa.Column("token", sa.String(length=32)),
+        sa.Column("lease_owner", sa.String(length=200)),
+        sa.Column("lease_expires_at", MOMENT),
+        sa.Column("commit_number", sa.BigInteger()),
+        sa.Column("committed_at", MOMENT),
+        *(sa.Column(name, sa.Float(), server_default="0", nullable=False) for name in STAGE_TIMES),
         sa.CheckConstraint("state IN ('due', 'leased', 'done')", name=op.f("ck_chunks_state")),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_chunks_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_chunks")),
     )
-    with op.batch_alter_table("chunks", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_chunks_job_id_state_id"), ["job_id", "state", "id"], unique=False)
-        batch_op.create_index(
-            batch_op.f("ix_chunks_state_lease_expires_at"), ["state", "lease_expires_at"], unique=False
-        )
-        batch_op.create_index("uq_chunks_job_id_commit_number", ["job_id", "commit_number"], unique=True)
-        batch_op.create_index(batch_op.f("ix_chunks_committed_at"), ["committed_at"], unique=False)
-
+    op.create_index("ix_chunks_job_id_state_id", "chunks", ["job_id", "state", "id"])
+    op.create_index("ix_chunks_state_lease_expires_at", "chunks", ["state", "lease_expires_at"])
+    op.create_index("uq_chunks_job_id_commit_number", "chunks", ["job_id", "commit_number"], unique=True)
+    op.create_index("ix_chunks_committed_at", "chunks", ["committed_at"])
     op.create_table(
         "deliveries",
         sa.Column("id", KEY, nullable=False),
         sa.Column("public_id", sa.String(length=40), nullable=False),
         sa.Column("webhook_id", KEY, nullable=False),
-        sa.Column("job_id", KEY, nullable=True),
+        sa.Column("job_id", KEY),
         sa.Column("event", sa.String(length=40), nullable=False),
         sa.Column("payload", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_status", sa.Integer(), nullable=True),
-        sa.Column("last_error", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("next_attempt_at", MOMENT),
+        sa.Column("last_status", sa.Integer()),
+        sa.Column("last_error", sa.Text()),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("delivered_at", MOMENT),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_deliveries_job_id")),
         sa.ForeignKeyConstraint(["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("public_id", name=op.f("uq_deliveries_public_id")),
     )
-    with op.batch_alter_table("deliveries", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_deliveries_job_id"), ["job_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_deliveries_webhook_id_id"), ["webhook_id", "id"], unique=False)
-        batch_op.create_index(
-            batch_op.f("ix_deliveries_state_next_attempt_at"), ["state", "next_attempt_at"], unique=False
-        )
-
+    op.create_index("ix_deliveries_job_id", "deliveries", ["job_id"])
+    op.create_index("ix_deliveries_webhook_id_id", "deliveries", ["webhook_id", "id"])
+    op.create_index("ix_deliveries_state_next_attempt_at", "deliveries", ["state", "next_attempt_at"])
     op.create_table(
         "uploads",
         sa.Column("id", KEY, nullable=False),
@@ -263,14 +225,12 @@ def upgrade() -> None:
         sa.Column("stored_name", sa.String(length=80), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("received_at", MOMENT, nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_uploads_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
         sa.UniqueConstraint("job_id", "path", name=op.f("uq_uploads_job_id_path")),
     )
-    with op.batch_alter_table("uploads", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_uploads_sha256"), ["sha256"], unique=False)
-
+    op.create_index("ix_uploads_sha256", "uploads", ["sha256"])
     op.create_table(
         "images",
         sa.Column("id", KEY, nullable=False),
@@ -280,14 +240,14 @@ def upgrade() -> None:
         sa.Column("path", sa.LargeBinary(), nullable=False),
         sa.Column("path_text", sa.Text(), nullable=False),
         sa.Column("outcome", sa.String(length=10), nullable=False),
-        sa.Column("error_code", sa.String(length=40), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("width", sa.Integer(), nullable=True),
-        sa.Column("height", sa.Integer(), nullable=True),
-        sa.Column("bytes", sa.BigInteger(), nullable=True),
-        sa.Column("format", sa.String(length=8), nullable=True),
-        sa.Column("sha256", sa.LargeBinary(length=32), nullable=True),
-        sa.Column("etag", sa.String(length=200), nullable=True),
+        sa.Column("error_code", sa.String(length=40)),
+        sa.Column("error", sa.Text()),
+        sa.Column("width", sa.Integer()),
+        sa.Column("height", sa.Integer()),
+        sa.Column("bytes", sa.BigInteger()),
+        sa.Column("format", sa.String(length=8)),
+        sa.Column("sha256", sa.LargeBinary(length=32)),
+        sa.Column("etag", sa.String(length=200)),
         sa.Column("faces", sa.Integer(), server_default="0", nullable=False),
         sa.Column("cached", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.CheckConstraint(
@@ -298,13 +258,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_images")),
         sa.UniqueConstraint("job_id", "path", name=op.f("uq_images_job_id_path")),
     )
-    with op.batch_alter_table("images", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_images_chunk_id_outcome_position"), ["chunk_id", "outcome", "position"], unique=False
-        )
-        batch_op.create_index(batch_op.f("ix_images_job_id_outcome"), ["job_id", "outcome"], unique=False)
-        batch_op.create_index(batch_op.f("ix_images_sha256"), ["sha256"], unique=False)
-
+    op.create_index("ix_images_chunk_id_outcome_position", "images", ["chunk_id", "outcome", "position"])
+    op.create_index("ix_images_job_id_outcome", "images", ["job_id", "outcome"])
+    op.create_index("ix_images_sha256", "images", ["sha256"])
     op.create_table(
         "reviews",
         sa.Column("id", KEY, nullable=False),
@@ -312,18 +268,16 @@ def upgrade() -> None:
         sa.Column("job_id", KEY, nullable=False),
         sa.Column("owner", sa.String(length=80), nullable=False),
         sa.Column("mode", sa.String(length=8), nullable=False),
-        sa.Column("seed", sa.BigInteger(), nullable=True),
-        sa.Column("faces", sa.BigInteger(), nullable=True),
+        sa.Column("seed", sa.BigInteger()),
+        sa.Column("faces", sa.BigInteger()),
         sa.Column("strata", sa.JSON(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
         sa.CheckConstraint("mode IN ('check', 'mend')", name=op.f("ck_reviews_mode")),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_reviews_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reviews")),
         sa.UniqueConstraint("public_id", name=op.f("uq_reviews_public_id")),
     )
-    with op.batch_alter_table("reviews", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_reviews_job_id_mode"), ["job_id", "mode"], unique=False)
-
+    op.create_index("ix_reviews_job_id_mode", "reviews", ["job_id", "mode"])
     op.create_table(
         "review_faces",
         sa.Column("review_id", KEY, autoincrement=False, nullable=False),
@@ -338,9 +292,7 @@ def upgrade() -> None:
             "review_id", "image_id", "face_number", name=op.f("uq_review_faces_review_id_image_id_face_number")
         ),
     )
-    with op.batch_alter_table("review_faces", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_review_faces_image_id"), ["image_id"], unique=False)
-
+    op.create_index("ix_review_faces_image_id", "review_faces", ["image_id"])
     op.create_table(
         "corrections",
         sa.Column("id", KEY, nullable=False),
@@ -350,12 +302,12 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(length=80), nullable=False),
         sa.Column("mode", sa.String(length=8), nullable=False),
         sa.Column("rater", sa.String(length=80), nullable=False),
-        sa.Column("emotion", sa.String(length=100), nullable=True),
-        sa.Column("first_emotion", sa.String(length=100), nullable=True),
+        sa.Column("emotion", sa.String(length=100)),
+        sa.Column("first_emotion", sa.String(length=100)),
         sa.Column("changes", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("note", sa.Text()),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("changed_at", MOMENT),
         sa.CheckConstraint("mode IN ('check', 'mend')", name=op.f("ck_corrections_mode")),
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_corrections_image_id")),
         sa.ForeignKeyConstraint(["review_id"], ["reviews.id"], name=op.f("fk_corrections_review_id")),
@@ -368,12 +320,8 @@ def upgrade() -> None:
             name=op.f("uq_corrections_review_id_image_id_face_number_rater"),
         ),
     )
-    with op.batch_alter_table("corrections", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_corrections_image_id_face_number"), ["image_id", "face_number"], unique=False
-        )
-        batch_op.create_index(batch_op.f("ix_corrections_review_id_rater"), ["review_id", "rater"], unique=False)
-
+    op.create_index("ix_corrections_image_id_face_number", "corrections", ["image_id", "face_number"])
+    op.create_index("ix_corrections_review_id_rater", "corrections", ["review_id", "rater"])
     op.create_table(
         "faces",
         sa.Column("image_id", KEY, autoincrement=False, nullable=False),
@@ -384,24 +332,20 @@ def upgrade() -> None:
         sa.Column("y", sa.Float(), nullable=False),
         sa.Column("width", sa.Float(), nullable=False),
         sa.Column("height", sa.Float(), nullable=False),
-        sa.Column("score", sa.Float(), nullable=True),
+        sa.Column("score", sa.Float()),
         sa.Column("emotion", sa.String(length=100), nullable=False),
         sa.Column("confidence", sa.Float(), nullable=False),
         sa.Column("probabilities", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_faces_image_id")),
         sa.PrimaryKeyConstraint("image_id", "number", name=op.f("pk_faces")),
     )
-    with op.batch_alter_table("faces", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_faces_chunk_id_emotion_confidence"), ["chunk_id", "emotion", "confidence"], unique=False
-        )
-        batch_op.create_index(batch_op.f("ix_faces_chunk_id_confidence"), ["chunk_id", "confidence"], unique=False)
-        batch_op.create_index(
-            batch_op.f("ix_faces_job_id_emotion_confidence_image_id_number"),
-            ["job_id", "emotion", "confidence", "image_id", "number"],
-            unique=False,
-        )
-
+    op.create_index("ix_faces_chunk_id_emotion_confidence", "faces", ["chunk_id", "emotion", "confidence"])
+    op.create_index("ix_faces_chunk_id_confidence", "faces", ["chunk_id", "confidence"])
+    op.create_index(
+        "ix_faces_job_id_emotion_confidence_image_id_number",
+        "faces",
+        ["job_id", "emotion", "confidence", "image_id", "number"],
+    )
     op.create_table(
         "tallies",
         sa.Column("job_id", KEY, autoincrement=False, nullable=False),
@@ -427,9 +371,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_job_metadata_job_id")),
         sa.PrimaryKeyConstraint("job_id", "key", name=op.f("pk_job_metadata")),
     )
-    with op.batch_alter_table("job_metadata", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_job_metadata_key_value_job_id"), ["key", "value", "job_id"], unique=False)
-
+    op.create_index("ix_job_metadata_key_value_job_id", "job_metadata", ["key", "value", "job_id"])
     op.create_table(
         "usage",
         sa.Column("owner", sa.String(length=80), nullable=False),
@@ -441,97 +383,25 @@ def upgrade() -> None:
     op.create_table(
         "audit",
         sa.Column("id", KEY, nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
         sa.Column("owner", sa.String(length=80), nullable=False),
-        sa.Column("key_id", KEY, nullable=True),
+        sa.Column("key_id", KEY),
         sa.Column("action", sa.String(length=16), nullable=False),
-        sa.Column("detail", sa.String(length=60), nullable=True),
-        sa.Column("job", sa.String(length=32), nullable=True),
-        sa.Column("receipt", sa.String(length=32), nullable=True),
+        sa.Column("detail", sa.String(length=60)),
+        sa.Column("job", sa.String(length=32)),
+        sa.Column("receipt", sa.String(length=32)),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
-    with op.batch_alter_table("audit", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_audit_at"), ["at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_audit_job_id"), ["job", "id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_audit_owner_id"), ["owner", "id"], unique=False)
-
+    op.create_index("ix_audit_at", "audit", ["at"])
+    op.create_index("ix_audit_job_id", "audit", ["job", "id"])
+    op.create_index("ix_audit_owner_id", "audit", ["owner", "id"])
     for name, query in VIEWS.items():
         op.execute(f"CREATE VIEW {name} AS {query}")
 
 
 def downgrade() -> None:
-    """Back to an empty database."""
+    """Back to an empty database; indexes go with their tables."""
     for name in VIEWS:
         op.execute(f"DROP VIEW {name}")
-    with op.batch_alter_table("audit", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_audit_owner_id"))
-        batch_op.drop_index(batch_op.f("ix_audit_job_id"))
-        batch_op.drop_index(batch_op.f("ix_audit_at"))
-
-    op.drop_table("audit")
-    op.drop_table("usage")
-    with op.batch_alter_table("job_metadata", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_job_metadata_key_value_job_id"))
-
-    op.drop_table("job_metadata")
-    op.drop_table("tallies")
-    with op.batch_alter_table("faces", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_faces_job_id_emotion_confidence_image_id_number"))
-        batch_op.drop_index(batch_op.f("ix_faces_chunk_id_confidence"))
-        batch_op.drop_index(batch_op.f("ix_faces_chunk_id_emotion_confidence"))
-
-    op.drop_table("faces")
-    with op.batch_alter_table("corrections", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_corrections_review_id_rater"))
-        batch_op.drop_index(batch_op.f("ix_corrections_image_id_face_number"))
-
-    op.drop_table("corrections")
-    with op.batch_alter_table("review_faces", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_review_faces_image_id"))
-
-    op.drop_table("review_faces")
-    with op.batch_alter_table("reviews", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_reviews_job_id_mode"))
-
-    op.drop_table("reviews")
-    with op.batch_alter_table("images", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_images_sha256"))
-        batch_op.drop_index(batch_op.f("ix_images_job_id_outcome"))
-        batch_op.drop_index(batch_op.f("ix_images_chunk_id_outcome_position"))
-
-    op.drop_table("images")
-    with op.batch_alter_table("uploads", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_uploads_sha256"))
-
-    op.drop_table("uploads")
-    with op.batch_alter_table("deliveries", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_deliveries_webhook_id_id"))
-        batch_op.drop_index(batch_op.f("ix_deliveries_job_id"))
-        batch_op.drop_index(batch_op.f("ix_deliveries_state_next_attempt_at"))
-
-    op.drop_table("deliveries")
-    with op.batch_alter_table("chunks", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_chunks_committed_at"))
-        batch_op.drop_index("uq_chunks_job_id_commit_number")
-        batch_op.drop_index(batch_op.f("ix_chunks_state_lease_expires_at"))
-        batch_op.drop_index(batch_op.f("ix_chunks_job_id_state_id"))
-
-    op.drop_table("chunks")
-    op.drop_table("workers")
-    with op.batch_alter_table("webhooks", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_webhooks_owner_id"))
-
-    op.drop_table("webhooks")
-    with op.batch_alter_table("receipts", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_receipts_owner_id"))
-        batch_op.drop_index(batch_op.f("ix_receipts_finished_at"))
-        batch_op.drop_index(batch_op.f("ix_receipts_recorded_id"))
-
-    op.drop_table("receipts")
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_jobs_status_id"))
-        batch_op.drop_index(batch_op.f("ix_jobs_owner_id"))
-        batch_op.drop_index(batch_op.f("ix_jobs_owner_fingerprint"))
-
-    op.drop_table("jobs")
-    op.drop_table("api_keys")
+    for name in reversed(TABLES):
+        op.drop_table(name)
