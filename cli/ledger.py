@@ -44,6 +44,20 @@ def prepare_ledger(settings: Settings) -> list[str]:
     return done
 
 
+def require_keys(settings: Settings) -> None:
+    """Say at once, rather than in the front end's log, that this Mien may not be started for others to reach.
+
+    Raises:
+        SettingsError: ``no_key``, ``weak_password``.
+    """
+    if settings.is_loopback:
+        return
+    from web.auth import require_secrets_beyond_loopback
+
+    with _opened(settings) as db:
+        require_secrets_beyond_loopback(settings, db)
+
+
 @contextmanager
 def open_ledger(settings: Settings) -> Iterator[Database]:
     """The ledger, which has to be of this version.

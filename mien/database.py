@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from mien.errors import SettingsError, UnavailableError
@@ -29,7 +29,7 @@ class Database:
     """One SQLAlchemy engine and the sessions on it. Safe to share between threads; make it after a fork or spawn."""
 
     def __init__(self, url: str, *, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
-        self.url = sa.make_url(url)
+        self.url = _parsed(url)
         self._longest_pause_s = longest_pause_s
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -114,6 +114,16 @@ class Database:
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _parsed(url: str) -> sa.URL:
+    try:
+        return sa.make_url(url)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        raise SettingsError(  # without the value: it may hold a password
+            "MIEN_DATABASE_URL is not the address of a database; write postgresql://USER:PASSWORD@HOST/NAME or "
+            "sqlite:////absolute/path.sqlite3."
+        ) from None
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class ModelStore:
     def _read_ref(self, file: str) -> tuple[str, str] | None:
         try:
             name, _, revision = (self.directory / file).read_text().strip().partition("@")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return (name, revision) if self._place(name, revision).is_dir() else None
 

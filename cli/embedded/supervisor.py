@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cli.embedded import broker, commands, leftovers
+from cli.embedded.listening import bound
 from cli.embedded.parts import Part, shorten_log
 from cli.embedded.state import FileLock, RunFiles, take_lock
 from cli.embedded.watchdog import FAREWELL
-from cli.ledger import prepare_ledger
+from cli.ledger import prepare_ledger, require_keys
 from mien.errors import ConflictError, UnavailableError
 from mien.settings import Settings
 
@@ -70,6 +71,7 @@ class Supervisor:
             self._clear_leftovers()
             self._listen(any_port)
             prepare_ledger(self.settings)
+            require_keys(self.settings)
             self._start_watchdog()
             self.parts = self._make_parts()
             self._start_parts()
@@ -155,14 +157,11 @@ class Supervisor:
         """Bind the front end's port here and hand it down: it stays ours while the front end is started again."""
         host, port = self.settings.host, self.settings.port
         try:
-            self._listener = _bound(host, port)
-        except OSError as error:
+            self._listener = bound(host, port)
+        except UnavailableError:
             if not (any_port and port):
-                raise UnavailableError(
-                    f"Port {port} of {host} cannot be used ({os.strerror(error.errno or 0)}). Stop the program that "
-                    "has it, or choose another: MIEN_PORT=0 takes a free one."
-                ) from None
-            self._listener = _bound(host, 0)
+                raise
+            self._listener = bound(host, 0)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._listener.getsockname()[1]}"
 
@@ -273,21 +272,6 @@ class Supervisor:
         if self._deaf >= DEAF_PINGS and part.process is not None:
             self._deaf = 0
             leftovers.kill_group(part.process.pid)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(512)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def _answers(url: str) -> bool:
