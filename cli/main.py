@@ -27,7 +27,6 @@ MODULES = (
 )
 """Each has a list ``commands``. Their own imports are light; what is heavy is imported inside the commands."""
 CTRL_C = 130
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 EPILOG = (
     "Exit codes: 0 done; 1 an error; 2 wrong usage; 3 done, but some images could not be read; "
     "4 the job was cancelled or failed; 130 stopped by Ctrl-C."

@@ -40,6 +40,7 @@ from mien.ledger.work import (
     waits_for_control,
 )
 from mien.logs import about
+from mien.model_folder import DEVICE_PRECISIONS
 from mien.objects import StoreAwayError
 from mien.paths import path_text
 from mien.places import away_notice, images_of, place_trouble
@@ -57,8 +58,6 @@ SLICE_IMAGES = 1000
 SLICE_S = 1.0
 LEAST_AHEAD = 10_000
 """Images of a job that may wait for workers before its walk waits for them."""
-DEVICE_PRECISIONS = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "bf16", "fp16")}
-"""What each device class gives."""
 
 
 @dataclass

@@ -25,6 +25,8 @@ MIEN = "mien.json"
 Resize = Literal["exact", "shortest_edge"]
 Resample = Literal["bicubic", "bilinear", "lanczos", "nearest"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+DEVICE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {"cpu": ("fp32", "int8"), "cuda": ("fp32", "bf16", "fp16")}
+"""In what the workers of each class of device take jobs."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -80,11 +82,11 @@ class Model:
 
     @property
     def precisions(self) -> dict[str, tuple[str, ...]]:
-        """Device -> the precisions it can give with this folder."""
-        with_torch = ("fp32", "bf16", "fp16") if self.has_weights else ()
-        exported = tuple(precision for precision, _ in self.onnx)
-        cpu = exported + tuple(p for p in ("fp32", "bf16") if self.has_weights and p not in exported)
-        return {"cpu": cpu, "cuda": with_torch}
+        """Device -> the precisions in which its workers take jobs with this folder."""
+        exported = {precision for precision, _ in self.onnx}
+        with_torch = {"fp32", "bf16", "fp16"} if self.has_weights else set()
+        able = {"cpu": exported | with_torch, "cuda": with_torch}
+        return {device: tuple(p for p in given if p in able[device]) for device, given in DEVICE_PRECISIONS.items()}
 
     def onnx_file(self, precision: str) -> Path | None:
         """The ONNX export at ``precision``, or None."""

@@ -56,11 +56,6 @@ def fit_temperature(probabilities: Floats, wanted: npt.NDArray[Any]) -> float:
     return float(np.exp(found.x))
 
 
-def tempered(probabilities: Floats, temperature: float) -> Floats:
-    """What the model would say with its logits divided by ``temperature``."""
-    return np.exp(log_softmax(np.log(np.clip(probabilities, 1e-12, None)) / temperature))
-
-
 def log_softmax(values: Floats) -> Floats:
     """Row-wise, in float64."""
     values = values - values.max(axis=1, keepdims=True)

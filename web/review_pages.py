@@ -31,7 +31,6 @@ from web.services import services
 AHEAD = 3
 """Faces looked up at once: the one to rate and those whose pictures are made ahead."""
 SIZES = (50, 100, 200, 500, 1000)
-UNDECIDABLE = ""
 
 review_pages = Blueprint("review_pages", __name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from mien.control import DEVICE_PRECISIONS
 from mien.int8 import int8_instructions
+from mien.model_folder import DEVICE_PRECISIONS
 from worker.gpus import gpu_count, lowest_capability
 
 BF16_CAPABILITY = 8.0

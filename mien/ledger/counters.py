@@ -12,7 +12,6 @@ from mien.ledger.events import note_end
 from mien.schema import jobs
 
 ENDS = ("completed", "cancelled")
-STILL_WORKING = ("expanding", "running", "cancelling")
 
 
 def move_counters(

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import redis
 
-from cli.embedded import broker, commands
+from cli.embedded import commands
 from mien.client import Client
 from mien.database import Database
 from mien.errors import MienError
@@ -356,11 +356,6 @@ def wake(processes: list[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGCONT)
-
-
-def socket_of(system: System) -> Path | None:
-    """Where an embedded broker listens."""
-    return broker.recorded_socket(system.mien.files)
 
 
 def _is_engine(process: psutil.Process) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def test_a_good_folder(folder: Path) -> None:
     assert model.precisions == {"cpu": ("fp32",), "cuda": ()}
     assert model.revision == revision_of(folder)
     assert len(model.revision) == 64
+
+
+def test_only_precisions_in_which_workers_take_jobs_are_offered(folder: Path) -> None:
+    model = replace(load_model(folder), has_weights=True, onnx=(("int8", "model.int8.onnx"),))
+    assert model.precisions == {"cpu": ("fp32", "int8"), "cuda": ("fp32", "bf16", "fp16")}
 
 
 def test_labels_are_in_the_order_of_their_numbers(folder: Path) -> None:
