@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors(file), f"{page.name} links to {target}#{heading}"
 
 
+@cache
 def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links: as GitHub makes it of them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
