@@ -15,6 +15,7 @@ FORBIDDEN = {
     "web": {"cli", "worker", "training", "torch", "transformers", "numpy", "onnxruntime"},
     "worker": {"cli", "web", "training", "flask"},
     "training": {"cli", "web", "flask", "celery"},
+    "migrations": {"cli", "web", "worker", "training"},
 }
 MAY_USE_OF_WORKER = {"classifier", "faces", "yunet", "face_search", "crops"}
 
