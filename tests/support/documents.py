@@ -15,8 +15,8 @@ BY_HAND = [page for page in PAGES if page.relative_to(ROOT).as_posix() not in GE
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`]+)`")
 COMMAND_LANGUAGES = ("sh", "bash", "console", "python")
-OTHER_LANGUAGES = ("json", "toml", "text", "")
-"""Blocks that nobody types: data, configuration, and pictures drawn in letters."""
+OTHER_LANGUAGES = ("json", "toml", "mermaid", "text", "")
+"""Blocks that nobody types: data, configuration, pictures."""
 
 
 @dataclass(frozen=True)
