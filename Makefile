@@ -29,6 +29,8 @@ help:
 	@echo "make lint | make format           ruff and mypy | let ruff format the code"
 	@echo "make torture                      every promise of docs/promises.md in full size, by breaking things on purpose"
 	@echo "make fuzz                         hostile input at length: random images, archives, requests (an hour)"
+	@echo "make coverage                     every test, and which lines and branches of mien, web and worker they ran"
+	@echo "make mutate                       mutation testing of the ledger: a random sample, or all with ARGS='--sample 0'"
 	@echo "make audit                        known weaknesses of the packages in the locks (asks the internet)"
 	@echo "make train-demo                   train a small model from start to end"
 	@echo "make bench | make bench-long      measure beside transformers.pipeline and OpenCV | 100,000 images: memory, database"
@@ -77,6 +79,22 @@ fuzz: $(VENV)/.check.stamp
 audit: $(VENV)/.check.stamp
 	@command -v uv >/dev/null || { echo "make audit needs uv: https://docs.astral.sh/uv"; exit 1; }
 	@for lock in default cuda check test; do uvx pip-audit --disable-pip --no-deps -r requirements/$$lock.lock || exit 1; done
+
+# Narrower: make coverage ARGS=tests/unit, with TOO_FEW=0 so that its share fails nothing.
+.PHONY: coverage
+TOO_FEW ?= 90
+coverage: $(VENV)/.test.stamp
+	@rm -f .coverage .coverage.*
+	@$(OWN) $(BIN)/python -m coverage run -m pytest $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report --fail-under=$(TOO_FEW)
+
+# tests/mutation.py says what is drawn; it works in mutants/, which git ignores.
+.PHONY: mutate
+MUTMUT := mutmut>=3.8,<4
+mutate: $(VENV)/.check.stamp
+	@$(BIN)/python -c 'import mutmut' 2>/dev/null || $(BIN)/python -m pip install --quiet '$(MUTMUT)'
+	@$(OWN) $(BIN)/python -m tests.mutation $(ARGS)
 
 BANDIT := $(BIN)/bandit -q -c pyproject.toml --severity-level medium -r cli mien training web worker
 
@@ -149,5 +167,5 @@ wheel: $(VENV)/.check.stamp
 	@$(BIN)/python -m hatchling build -t wheel
 
 clean:
-	@rm -rf $(VENV) .venv-lowest $(DEMO_DATA) dist build .mypy_cache .ruff_cache .pytest_cache .coverage
+	@rm -rf $(VENV) .venv-lowest $(DEMO_DATA) dist build .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.* mutants
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
