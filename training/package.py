@@ -100,35 +100,41 @@ def write_package(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".package-") as scratch:
         fresh = Path(scratch) / "model"
+        exported = Path(scratch) / "fp32.onnx"
         _write_weights(model, fresh, half=half)
         _write_json(fresh / "preprocessor_config.json", preprocessor_config(spec))
         say("exporting to ONNX")
         _plain(model)
-        export_onnx(model, Path(scratch) / "fp32.onnx", height=spec.height, width=spec.width)
-        store_shared(Path(scratch) / "fp32.onnx", fresh / "model.onnx", weights=_only_weights(fresh), half=half)
+        export_onnx(model, exported, height=spec.height, width=spec.width)
+        store_shared(exported, fresh / "model.onnx", weights=_only_weights(fresh), half=half)
         difference = check_export(model, fresh / "model.onnx", probe)
         say(f"the export's probabilities agree with torch's within {difference:.1e}")
         onnx_files = {"fp32": "model.onnx"}
         if calibration is not None:
             say(f"quantising to int8 with {len(calibration)} crops")
-            quantise(Path(scratch) / "fp32.onnx", fresh / "model.int8.onnx", calibration.numpy())
+            quantise(exported, fresh / "model.int8.onnx", calibration.numpy())
             onnx_files["int8"] = "model.int8.onnx"
         _write_json(
             fresh / "mien.json",
             mien_json(name, spec=spec, crop=crop, temperature=temperature, onnx_files=onnx_files, notes=notes),
         )
         load_model(fresh)  # whatever the worker would refuse is refused here
-        for file in fresh.iterdir():
-            file.chmod(0o644)
-        if folder.exists():
-            readme = folder / "README.md"
-            if readme.exists() and not (fresh / "README.md").exists():
-                shutil.copy2(readme, fresh / "README.md")
-            shutil.rmtree(folder)
-        fresh.rename(folder)
-    folder.chmod(0o755)
+        _put_in_place(fresh, folder)
     sizes = {file.name: round(file.stat().st_size / 1e6, 2) for file in sorted(folder.iterdir())}
     return Packaged(load_model(folder), difference, sizes)
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    """Rename the new folder to ``folder``, readable by all; a README that was written there stays."""
+    for file in fresh.iterdir():
+        file.chmod(0o644)
+    if folder.exists():
+        readme = folder / "README.md"
+        if readme.exists() and not (fresh / "README.md").exists():
+            shutil.copy2(readme, fresh / "README.md")
+        shutil.rmtree(folder)
+    fresh.rename(folder)
+    folder.chmod(0o755)
 
 
 def package_run(

@@ -97,13 +97,7 @@ def predict(
     """
     crop = model.crop if margin is None else CropSpec(margin, model.crop.grey)
     cropper = Cropper(crop, model.input, detect=detect)
-    ids = label_ids(items, model.labels)
-    theirs = sorted({item.label for item in items if item.label})
-    if theirs and not set(theirs) & set(model.labels):
-        raise DataError(
-            f"No label of the images ({', '.join(theirs)}) is one of the model's ({', '.join(model.labels)}); "
-            "--map old=new renames labels."
-        )
+    _require_common_label(model, items)
     kept, crops, sides, unreadable, no_face = [], [], [], [], []
     for position, item in enumerate(items):
         if progress and position % 100 == 0:
@@ -131,7 +125,7 @@ def predict(
         labels=model.labels,
         items=tuple(items[i] for i in kept),
         probabilities=probabilities,
-        truth=ids[kept],
+        truth=label_ids(items, model.labels)[kept],
         sides=np.array(sides, np.int64),
         brightness=np.array([face.mean() for face in crops]),
         crops=tuple(crops),
@@ -139,6 +133,15 @@ def predict(
         no_face=tuple(no_face),
         seconds=time.perf_counter() - started,
     )
+
+
+def _require_common_label(model: Model, items: Sequence[Item]) -> None:
+    theirs = sorted({item.label for item in items if item.label})
+    if theirs and not set(theirs) & set(model.labels):
+        raise DataError(
+            f"No label of the images ({', '.join(theirs)}) is one of the model's ({', '.join(model.labels)}); "
+            "--map old=new renames labels."
+        )
 
 
 def classify(classifier: Classifier, crops: Sequence[RGB]) -> Floats:

@@ -94,6 +94,13 @@ ONE_YEAR_S = 31_536_000
 KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "An API key (`mien keys create`) or the local token."}
 
 
+PARTS = (
+    api, uploads, exports, queries, models, predictions, deletions, reviews, comparisons, system, webhooks,
+    audit.audits, health,
+)  # fmt: skip
+"""The API, in the order of its reference."""
+
+
 def create_app(settings: Settings | None = None) -> OpenAPI:
     """Make the application; ``settings`` are read from the environment when none are given.
 
@@ -118,16 +125,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     app.url_map.strict_slashes = False
     app.config.update(MAX_CONTENT_LENGTH=settings.max_request_bytes, SEND_FILE_MAX_AGE_DEFAULT=ONE_YEAR_S)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
-    app.extensions[EXTENSION] = Services(
-        settings=settings,
-        db=db,
-        store=ModelStore(settings.models, _shipped_model()),
-        doorbell=Doorbell(settings),
-        waiting=Waiting(settings.web_threads),
-        uploading=Waiting(settings.web_threads - 2),
-        predicting=Waiting(settings.web_threads // 2),
-        trail=AuditTrail(db),
-    )
+    app.extensions[EXTENSION] = _services(settings, db)
     metrics.install(app, app.extensions[EXTENSION])
     problems.install(app)
     app.after_request(request_id.add_request_id)
@@ -135,21 +133,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     auth.install(app, settings)
     limits.install(app, settings)
     audit.install(app)
-    for part in (
-        api,
-        uploads,
-        exports,
-        queries,
-        models,
-        predictions,
-        deletions,
-        reviews,
-        comparisons,
-        system,
-        webhooks,
-        audit.audits,
-        health,
-    ):
+    for part in PARTS:
         app.register_api(part)
     openapi.install(app, ANSWERS)
     pages.install(app)
@@ -161,6 +145,19 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
 
 
 @cache
+def _services(settings: Settings, db: Database) -> Services:
+    return Services(
+        settings=settings,
+        db=db,
+        store=ModelStore(settings.models, _shipped_model()),
+        doorbell=Doorbell(settings),
+        waiting=Waiting(settings.web_threads),
+        uploading=Waiting(settings.web_threads - 2),
+        predicting=Waiting(settings.web_threads // 2),
+        trail=AuditTrail(db),
+    )
+
+
 def static_version() -> str:
     """Stands in the address of every style sheet and script: browsers keep them, and get new ones with a new Mien."""
     content = hashlib.sha256()
