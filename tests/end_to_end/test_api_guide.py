@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +13,9 @@ import pytest
 
 from mien.client import Client
 from tests.end_to_end.system import Mien
-from tests.support.machine import ROOT, SAMPLES, lacking
+from tests.support.documents import COMMAND_LANGUAGES, blocks_of
+from tests.support.machine import SAMPLES, lacking
 
-BLOCK = re.compile(r"```(sh|python)\n(.*?)```", re.DOTALL)
 PRELUDE = """
 set -euo pipefail
 curl() { command curl --fail-with-body --max-time 60 "$@" || { echo "refused: curl $*" >&2; return 22; }; }
@@ -38,15 +37,15 @@ def test_every_command_of_the_guide_works(embedded: Mien, tmp_path: Path) -> Non
     with tarfile.open(work / "photos.tar.gz", "w:gz") as archive:
         archive.add(photos, "archive")
     (work / "id").write_text("none")
-    blocks = BLOCK.findall((ROOT / "docs" / "api.md").read_text())
+    blocks = [block for block in blocks_of("docs/api.md") if block.language in COMMAND_LANGUAGES]
     assert len(blocks) >= 8
     with embedded.up(photos), Client(embedded.url(), embedded.key()) as client:
-        for language, block in blocks:
-            here = block.replace("http://127.0.0.1:8616", embedded.url()).replace("/photos/2026", str(photos))
+        for block in blocks:
+            here = block.text.replace("http://127.0.0.1:8616", embedded.url()).replace("/photos/2026", str(photos))
             here = here.replace('"emotion": "happy"', '"emotion": "grey"')  # a label of the model here
             shell = ["bash", "-c", f"{PRELUDE}\n{here}\necho $ID > id"]
             done = subprocess.run(
-                shell if language == "sh" else [sys.executable, "-c", here],
+                shell if block.language == "sh" else [sys.executable, "-c", here],
                 cwd=work,
                 capture_output=True,
                 text=True,
@@ -54,7 +53,7 @@ def test_every_command_of_the_guide_works(embedded: Mien, tmp_path: Path) -> Non
                 check=False,
                 env={"PATH": os.environ["PATH"]},
             )
-            assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
             embedded.wait_for(lambda: _is_settled(client, (work / "id").read_text().strip()), "the job has ended")
     parts = (work / "part.1.jsonl").read_bytes() + (work / "part.2.jsonl").read_bytes()
     assert parts.count(b"\n") >= 4
