@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from mien.errors import SettingsError, UnavailableError
@@ -137,6 +137,11 @@ def _translated() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise UnavailableError("The connection to the database was lost. Try again in a moment.") from error
+        if type(error) is DatabaseError:  # not one of its kinds: SQLite says so that the file is none of its own
+            reason = str(error.orig).strip().splitlines()[0]
+            raise UnavailableError(
+                f"The database cannot be read ({reason}). Restore a backup, or name another."
+            ) from error
         raise
 
 

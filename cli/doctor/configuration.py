@@ -155,7 +155,7 @@ def _is_mien(settings: Settings) -> bool:
     try:
         with requests.Session() as session:
             session.trust_env = False  # no proxy
-            answer = session.get(f"http://{host}:{settings.port}/healthz", timeout=2).json()
+            answer = session.get(f"http://{host}:{settings.port}/healthz", timeout=1).json()
     except (requests.RequestException, ValueError):
         return False
     return isinstance(answer, dict) and answer.keys() == {"status", "version"}

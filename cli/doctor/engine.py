@@ -99,6 +99,9 @@ def trial(settings: Settings) -> Iterator[Finding]:
             env=_environment(settings),
             check=False,
         )
+    except OSError as error:
+        yield Finding("bad", "engine", f"{sys.executable} cannot be run ({error.strerror})", OTHER_MEND)
+        return
     except subprocess.TimeoutExpired:
         yield Finding("bad", "engine", f"did not classify one crop within {TRIAL_S} s", "is the machine overloaded?")
         return

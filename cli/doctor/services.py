@@ -42,7 +42,9 @@ def database(settings: Settings) -> Iterator[Finding]:
         apart = _clocks_apart_s(db)
     except MienError as error:
         mend = "correct MIEN_DATABASE_URL (host, port, name, user, password), or start the server"
-        if db.is_sqlite:
+        if not settings.database_url:
+            mend = "let this user own the file, or restore a backup into another MIEN_DATA_DIR (`mien restore`)"
+        elif db.is_sqlite:
             mend = "correct MIEN_DATABASE_URL (the folder of sqlite:////FOLDER/FILE has to be there), or unset it"
         yield Finding("bad", "database", f"{where}: {error.detail}", mend)
         return
