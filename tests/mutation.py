@@ -40,8 +40,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="tests of a mutant, as long as they took unmutated")
     parser.add_argument("--children", type=int, default=1, help="mutants at a time")
     parser.add_argument("--try-again", action="store_true", help="the sample's mutants that live, on all their tests")
+    parser.add_argument("--noted", action="store_true", help="no test has changed since the last run: begin at once")
     asked = parser.parse_args()
-    mutmut("run", FEW_TESTS, "--max-children", "1")  # makes all mutants, and notes what each test calls
+    if not asked.noted:  # makes all mutants, and notes what each test calls
+        mutmut("run", FEW_TESTS, "--max-children", "1")
     sample = {
         module: drawn(names, asked.sample, asked.seed)
         for module, names in all_mutants().items()

@@ -23,9 +23,7 @@ def test_chunks_keep_them_and_the_job_has_their_sum(db: Database, tmp_path: Path
     job = expanded_job(db, tmp_path / "a", 10, chunk_size=4)
     while lease := take_chunk(db, taker(), 60):
         outcomes = [replace(ok(image), **OF_AN_IMAGE) for image in lease.images]
-        clock = Clock()
-        commit_chunk(db, lease, outcomes, spent={"read_s": 0.5, "write_wait_s": 0.25}, clock=clock)
-        assert min(clock.lap()) >= 0  # what the flush took is left in the clock
+        commit_chunk(db, lease, outcomes, spent={"read_s": 0.5, "write_wait_s": 0.25}, clock=Clock())
     with db.read() as connection:
         kept = connection.execute(sa.select(chunks).order_by(chunks.c.commit_number)).mappings().all()
         total = connection.execute(sa.select(jobs)).mappings().one()
