@@ -28,7 +28,7 @@ from tests.support.receiver import receiving
 from tests.support.tiny_model import make_tiny_model
 from tests.support.typed import is_read_only
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 BLOCKS = [block for block in command_blocks() if block.page != "docs/api.md"]
 RUN = [block for block in BLOCKS if not all(map(is_read_only, block.commands))]

@@ -14,10 +14,7 @@ class ReadOnly(NamedTuple):
 
 
 READ_ONLY = (
-    ReadOnly(r"make (check|test|lint|format)\b", "this is what runs the tests, or changes the code"),
-    ReadOnly(r"make (lock|test-lowest)\b", "asks the package index"),
-    ReadOnly(r"make wheel\b", "tests/end_to_end/test_wheel.py builds one"),
-    ReadOnly(r"make torture\b", "minutes; tests/reliability runs each of its trials in small"),
+    ReadOnly(r"make (?!demo\b)", "tests, measures, builds or asks the package index: minutes, or a changed tree"),
     ReadOnly(r"pip install ", "needs the package index; that the extra exists is checked"),
     ReadOnly(r"mien up ", "runs until Ctrl-C; the tests that run commands talk to one"),
     ReadOnly(r"gunicorn |celery -A worker worker ", "runs until it is stopped; its words are those that tests start"),
@@ -33,7 +30,7 @@ READ_ONLY = (
         r"(MIEN_DATA=\S+ (MIEN_TEACHER=\S+ )?)?mien (explore|train|package|evaluate|models add) ",
         "needs torch and minutes; tests/integration/training runs each in small",
     ),
-    ReadOnly(r"python -m (training|benchmarks)\.", "needs torch, data sets and hours"),
+    ReadOnly(r"python -m (training|benchmarks|tests)\.", "measures: data sets, torch, minutes to hours"),
 )
 
 
