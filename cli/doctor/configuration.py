@@ -151,7 +151,8 @@ def _is_mien(settings: Settings) -> bool:
     """Whether what listens at our address is a Mien."""
     import requests
 
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared only
+    everywhere = not settings.host.strip("0.:")  # 0.0.0.0 and ::
+    host = "localhost" if everywhere else f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         with requests.Session() as session:
             session.trust_env = False  # no proxy
