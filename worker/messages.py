@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Outcome = Literal["ok", "no_face", "failed"]
-FaceMode = Literal["detect", "whole"]
 MAX_MESSAGE_BYTES = 64 << 20
 """Of what an engine says. What it is told comes from its parent, and may hold a whole image."""
 
