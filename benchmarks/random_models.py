@@ -37,6 +37,7 @@ def random_model(name: str, keep: Path) -> Path:
     config = ViTConfig(**shape, patch_size=16, id2label=dict(enumerate(LABELS)))
     source = keep / "checkpoints" / name
     network = ViTForImageClassification(config).eval()
+    network.set_attn_implementation("eager")  # as in Mien's packages: fused attention exports guards against NaN
     network.save_pretrained(source)
     Processor(size={"height": size, "width": size}).save_pretrained(source)
     fresh = keep / f"making-{name}"

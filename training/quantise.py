@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 
 def quantise(source: Path, target: Path, pixels: npt.NDArray[np.float32], *, reduce_range: bool = False) -> None:
     """Write a static int8 version (QDQ form) of an fp32 ONNX model.
 
-    Matrix products with weights are quantised; attention products, norms and activations stay in fp32.
+    The inputs of matrix products with weights are quantised; what comes out of them stays in fp32, as do attention
+    products, norms and activations: writing those as int8, to be read back at once, costs time and accuracy
+    (docs/decisions.md).
 
     Args:
         pixels: normalised calibration crops [N, 3, H, W]; a few hundred, never those that judge.
@@ -47,18 +50,26 @@ def quantise(source: Path, target: Path, pixels: npt.NDArray[np.float32], *, red
         with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            graph = onnx.load(str(prepared), load_external_data=False).graph
             quantize_static(
                 str(prepared),
                 str(target),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["MatMul", "Gemm"],
+                nodes_to_exclude=_products_of_activations(graph),
                 per_channel=True,
                 reduce_range=reduce_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": False},
+                extra_options={"ActivationSymmetric": False, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
             )
     finally:
         root.setLevel(level)
+
+
+def _products_of_activations(graph: Any) -> list[str]:
+    """Names of the matrix products without weights, such as those of attention."""
+    weights = {initialiser.name for initialiser in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and not weights & set(node.input)]

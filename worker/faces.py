@@ -97,9 +97,8 @@ class FaceDetector:
         size = exp(log size) x stride (Wu et al. 2023, and OpenCV's FaceDetectorYN)."""
         boxes, scores = [], []
         for stride in STRIDES:
-            classes, objects = (np.clip(out[f"{kind}_{stride}"][i, :, 0], 0.0, 1.0) for kind in ("cls", "obj"))
-            score = np.sqrt(classes * objects)
-            cells = np.flatnonzero(score >= min_score)
+            squared = out[f"cls_{stride}"][i, :, 0] * out[f"obj_{stride}"][i, :, 0]  # both come out of a sigmoid
+            cells = np.flatnonzero(squared >= np.float32(min_score) ** 2)
             if not cells.size:
                 continue
             offsets = out[f"bbox_{stride}"][i, cells]
@@ -107,7 +106,7 @@ class FaceDetector:
             centres = (np.stack([cells % columns, cells // columns], axis=1) + offsets[:, :2]) * stride
             sizes = np.exp(offsets[:, 2:]) * stride
             boxes.append(np.concatenate([centres - sizes / 2, sizes], axis=1))
-            scores.append(score[cells])
+            scores.append(np.sqrt(squared[cells]))
         if not boxes:
             return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         return np.concatenate(boxes), np.concatenate(scores)
@@ -118,15 +117,19 @@ def pyramid(pixels: RGB, detect_size: int) -> list[RGB]:
     about 500 pixels, smaller copies down to one in which a face that fills the picture is found."""
     height, width, _ = pixels.shape
     longer = max(height, width)
+    if longer <= LARGEST_SINGLE_SEARCH and longer <= detect_size:
+        return [pixels]
     image = Image.fromarray(pixels)
     if longer > detect_size:
         size = (max(1, round(width * detect_size / longer)), max(1, round(height * detect_size / longer)))
         # reducing_gap first averages whole pixels: twice the speed of the plain filter at the same boxes
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    levels = [image]
-    while (longer := max(levels[-1].size)) > LARGEST_SINGLE_SEARCH:
-        levels.append(levels[-1].reduce(min(4, -(-longer // COARSE_SEARCH))))
-    return [np.asarray(level) for level in levels]
+        pixels = np.asarray(image)
+    levels = [pixels]
+    while (longer := max(image.size)) > LARGEST_SINGLE_SEARCH:
+        image = image.reduce(min(4, -(-longer // COARSE_SEARCH)))
+        levels.append(np.asarray(image))
+    return levels
 
 
 def _padded(inputs: Sequence[RGB]) -> npt.NDArray[np.uint8]:

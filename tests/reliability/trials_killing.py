@@ -245,12 +245,12 @@ def late_worker(trial: Trial) -> str:
     for point in points * trial.size(1, 2):
         system.end_extra()
         folder = new_folder(system)
-        names = greys(folder, 150)
+        names = greys(folder, trial.size(150, 900))  # enough to come to the point again where a freeze has to be undone
         job = submit(system, folder)
         wait_until_done(system, job, 1)
         late = _freeze_at(system, point)
         system.add_worker()
-        finish(system, job, seconds=60)
+        finish(system, job, seconds=120)
         check(system, job, names)
         before, said = _everything_written(system, job), _dropped(system)
         wake(late)
