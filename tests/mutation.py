@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10, help="tests of a mutant, as long as they took unmutated")
     parser.add_argument("--children", type=int, default=1, help="mutants at a time")
-    parser.add_argument("--try-again", action="store_true", help="the sample's mutants that live, on all their tests")
+    parser.add_argument("--try-again", action="store_true", help="only mutants of the sample that were not killed yet")
     parser.add_argument("--noted", action="store_true", help="no test has changed since the last run: begin at once")
     asked = parser.parse_args()
     if not asked.noted:  # makes all mutants, and notes what each test calls
@@ -52,8 +52,8 @@ def main() -> None:
     chosen = [name for names in sample.values() for name in names]
     if asked.try_again:
         results = all_results()
-        chosen = [name for name in chosen if results[name] is not None and results[name] not in KILLED]
-    try_out(chosen, None if asked.try_again else asked.seconds, asked.children)
+        chosen = [name for name in chosen if results[name] not in KILLED]
+    try_out(chosen, asked.seconds, asked.children)
     report(sample)
 
 
@@ -69,7 +69,7 @@ def drawn(names: list[str], size: int, seed: int) -> list[str]:
     return shuffled[: size or None]
 
 
-def try_out(names: list[str], seconds: float | None, children: int) -> None:
+def try_out(names: list[str], seconds: float, children: int) -> None:
     """Run the tests against each mutant; the exit codes are kept in mutmut's notes."""
     before = STATS.read_text()
     try:
@@ -144,13 +144,12 @@ def _function(mutant: str) -> str:
     return mutant.rpartition("__mutmut_")[0]
 
 
-def _shorten(stats: dict[str, dict[str, list[str]]], seconds: float | None) -> None:
+def _shorten(stats: dict[str, dict[str, list[str]]], seconds: float) -> None:
     """Leave of each function's tests the shortest, as many as run in ``seconds``, and at least one; order them."""
     took: dict[str, float] = stats["duration_by_test"]  # type: ignore[assignment]
     for function, tests in stats["tests_by_mangled_function_name"].items():
         ordered = sorted(tests, key=lambda test: took[test])
-        within = ordered if seconds is None else list(_within(ordered, took, seconds))
-        stats["tests_by_mangled_function_name"][function] = within
+        stats["tests_by_mangled_function_name"][function] = list(_within(ordered, took, seconds))
 
 
 def _within(tests: list[str], took: dict[str, float], seconds: float) -> Iterator[str]:

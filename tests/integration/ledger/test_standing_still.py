@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from pathlib import Path
@@ -22,6 +23,25 @@ from tests.support.ledger import assert_exact, expanded_job, ok, taker
 def _losses(db: Database) -> list[int]:
     with db.read() as connection:
         return list(connection.execute(sa.select(chunks.c.losses)).scalars())
+
+
+def test_patience_lasts_one_lease_from_the_look_that_came_late() -> None:
+    patience = Patience(interval_s=10, lease_s=60)
+    start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    # at most 40 s lie between two looks that nothing has delayed: an interval and half a lease
+    looks = {
+        0: True,
+        40: True,
+        81: False,
+        110: False,
+        140.5: False,
+        141: True,
+        181: True,
+        222: False,
+        262: False,
+        282: True,
+    }
+    assert {at: patience.is_over(start + dt.timedelta(seconds=at)) for at in looks} == looks
 
 
 def test_leases_that_ran_out_while_nobody_looked_are_left_alone_for_one_lease(db: Database, tmp_path: Path) -> None:

@@ -279,3 +279,29 @@ def test_retried_images_are_as_new(db: Database, tmp_path: Path) -> None:
     assert {r.chunk_id for r in waiting} == {c.id for c in fresh}
     work_off(db)
     assert one(db, jobs)["status"] == "completed"
+
+
+def test_an_image_without_a_face_is_done(db: Database, tmp_path: Path) -> None:
+    expanded_job(db, tmp_path / "a", 2)
+    work_off(db, lambda image: ok(image) if image.position else ImageOutcome(image.id, "no_face"))
+    job = one(db, jobs)
+    assert (job["status"], job["ok"], job["no_face"], job["faces"]) == ("completed", 1, 1, 1)
+
+
+def test_a_chunk_lost_three_times_is_halved_until_one_image_is_left(db: Database, tmp_path: Path) -> None:
+    expanded_job(db, tmp_path / "a", 3)
+    lost: list[list[tuple[int, int, bool]]] = []
+    for _ in range(5):
+        while take_chunk(db, taker(), -1) is not None:
+            pass
+        take_back_expired(db)
+        with db.read() as connection:
+            rows = connection.execute(sa.select(chunks).order_by(chunks.c.id)).all()
+        lost.append([(row.images, row.losses, row.suspect) for row in rows])
+    assert lost == [
+        [(3, 1, False)],
+        [(3, 2, False)],
+        [(1, 2, False), (2, 2, False)],
+        [(1, 3, True), (1, 2, False), (1, 2, False)],
+        [(1, 4, True), (1, 3, True), (1, 3, True)],
+    ]
