@@ -6,8 +6,6 @@ so that a download goes on where it broke off.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mien.csv_text import CsvText, cell_number, cell_text
 from mien.database import Database
 from mien.errors import InvalidRequestError
 from mien.jobs import Job
@@ -26,7 +25,6 @@ from mien.schema import images
 
 PAGE = 1000
 MAX_PART = 1_000_000
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 IMAGE_COLUMNS = (
     "file", "status", "faces", "emotion", "confidence", "width", "height", "bytes", "format", "sha256", "error",
     "error_detail",
@@ -250,38 +248,14 @@ def _table(
     picked = [available.index(name) for name in columns]
 
     def pieces() -> Iterator[bytes]:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        # before Python 3.13 a carriage return inside a cell is not quoted unless everything is
-        quoting = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        text = CsvText()
         if part.after is None:
-            writer.writerow(columns)
+            text.add([columns])
         for page in pages_of(db, job, part, outcome):
             for image, boxes in page:
-                (quoting if b"\r" in image.path else writer).writerows(
-                    [row[place] for place in picked] for row in rows(image, boxes)
-                )
-            yield _drained(buffer)
-        yield _drained(buffer)
+                picks = ([row[place] for place in picked] for row in rows(image, boxes))
+                text.add(picks, has_returns=b"\r" in image.path)
+            yield text.take()
+        yield text.take()
 
     return pieces()
-
-
-def _drained(buffer: io.StringIO) -> bytes:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return text.encode()
-
-
-def cell_text(value: str, spreadsheet: bool) -> str:
-    """A text cell; for spreadsheets, one that would run as a formula gets a ``'`` in front."""
-    return f"'{value}" if spreadsheet and value.lstrip(" ").startswith(FORMULA_STARTS) else value
-
-
-def cell_number(value: float | int | None) -> str:
-    """Plain decimal notation, no trailing zeros: 0.5, 12, never 1e-05."""
-    if value is None:
-        return ""
-    text = f"{value:.6f}" if isinstance(value, float) else str(value)
-    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
+from mien.csv_text import CsvText, cell_number, cell_text
 from mien.database import Database
-from mien.export import cell_number, cell_text
 from mien.jobs import Job
 from mien.paging import Page, decode_cursor, encode_cursor
 from mien.paths import exact_name
@@ -76,16 +74,14 @@ def answers_page(
 
 def answers_csv(db: Database, job: Job, *, spreadsheet: bool = False, **wanted: str | None) -> Iterator[bytes]:
     """One row per answer, UTF-8."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-    quoting = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(COLUMNS)
+    text = CsvText()
+    text.add([COLUMNS])
     for page in _pages(db, job, wanted):
         for item in page:
-            # before Python 3.13 a carriage return inside a cell is not quoted unless everything is
-            (quoting if "\r" in item["file"] else writer).writerow([_cell(item[name], spreadsheet) for name in COLUMNS])
-        yield _drained(buffer)
-    yield _drained(buffer)
+            row = [_cell(item[name], spreadsheet) for name in COLUMNS]
+            text.add([row], has_returns="\r" in item["file"])
+        yield text.take()
+    yield text.take()
 
 
 def answers_jsonl(db: Database, job: Job, **wanted: str | None) -> Iterator[bytes]:
@@ -138,10 +134,3 @@ def _cell(value: Any, spreadsheet: bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return cell_number(value) if value is None or isinstance(value, int | float) else cell_text(value, spreadsheet)
-
-
-def _drained(buffer: io.StringIO) -> bytes:
-    text = buffer.getvalue()
-    buffer.seek(0)
-    buffer.truncate()
-    return text.encode()

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from mien.aggregates import folders
 from mien.database import Database
 from mien.heartbeat import live_workers
 from mien.jobs import Job
 from mien.ledger.tallies import ENDED
 from web.charts import Segment, bar_chart, confidence_histogram, segments
-from web.summaries import recent_summary
+from web.summaries import recent_folders, recent_summary
 
-MOST_FOLDERS = 12
 STAGES = ("read", "decode", "detect", "classify", "write")
 OUTCOME_WORDS = {
     "ok": "with faces",
@@ -25,11 +20,6 @@ OUTCOME_WORDS = {
     "cancelled": "cancelled",
     "pending": "waiting",
 }
-KEPT = 64
-REST = 20
-
-_lock = threading.Lock()
-_kept: OrderedDict[tuple[str, str], tuple[int, float, tuple[list[dict[str, Any]], bool]]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class StageTime:
 def job_facts(db: Database, job: Job) -> dict[str, Any]:
     """Everything that the changing part of the page needs, by the names of its template."""
     facts = recent_summary(db, job)
-    below, more_folders = _folders(db, job)
+    below, more_folders = recent_folders(db, job)
     outcomes = {name: job.counts[name] for name in OUTCOME_WORDS}
     return {
         "job": job,
@@ -88,24 +78,6 @@ def _folder_bar(item: dict[str, Any]) -> FolderBar:
         failed=item["outcomes"]["failed"],
         parts=segments(item["faces"]),
     )
-
-
-def _folders(db: Database, job: Job) -> tuple[list[dict[str, Any]], bool]:
-    """The first sub-folders; while the job runs, up to ``REST`` times as old as they took to sum up."""
-    key = (str(db.url), job.public_id)
-    with _lock:
-        found = _kept.get(key)
-    if found is not None and (found[0] == job.version or (not job.is_final and time.monotonic() < found[1])):
-        return found[2]
-    began = time.monotonic()
-    made = folders(db, job, limit=MOST_FOLDERS)
-    now = time.monotonic()
-    with _lock:
-        _kept[key] = (job.version, now + REST * (now - began), made)
-        _kept.move_to_end(key)
-        while len(_kept) > KEPT:
-            _kept.popitem(last=False)
-    return made
 
 
 def _stage_times(job: Job) -> list[StageTime]:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from mien.archive_stream import FLOOD_FROM, ArchiveError
 from mien.archives import entries
+from mien.csv_text import FORMULA_STARTS
 from mien.database import Database
 from mien.errors import ImageError
-from mien.export import FORMULA_STARTS, csv_lines, errors_csv_lines, images_csv_lines, jsonl_lines
+from mien.export import csv_lines, errors_csv_lines, images_csv_lines, jsonl_lines
 from mien.images import decode, probe
 from mien.jobs import get_job
 from mien.ledger.commit import ImageOutcome
