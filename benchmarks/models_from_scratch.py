@@ -4,9 +4,10 @@
     MIEN_DATA=folder mien train training/recipes/cnn-three.toml
     python -m benchmarks.models_from_scratch DATA/ferplus runs/vit-three runs/cnn-three [--out FILE]
 
-All are judged on the validation images of the three labels. The original is the notebook that this project grew from:
-its ViT from scratch never left the majority (44.2% accuracy, 33.3% balanced, on FER2013's three labels). The speed is
-torch's in fp32, one thread, batches of 8, in processor time, the best of several rounds.
+All are judged on the validation images of the three labels; where the folder has a votes.csv, beside the raters' votes
+too (mean gap between confidence and share of votes, Jensen-Shannon divergence). The original is the notebook that this
+project grew from: its ViT from scratch never left the majority (44.2% accuracy, 33.3% balanced, on FER2013's three
+labels). The speed is torch's in fp32, one thread, batches of 8, in processor time, the best of several rounds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 from mien.model_folder import CropSpec
+from training.calibrate import against_votes
 from training.crops import Cropper, read_image, square_input
 from training.data import label_ids, scan, usable
 from training.metrics import mcnemar, score
@@ -29,6 +31,7 @@ from training.package import network_of
 
 ORIGINAL = {"accuracy": 0.442, "balanced_accuracy": 1 / 3}
 ROUNDS = 7
+VOTES = "votes.csv"
 
 
 def judge(run: Path, folder: Path) -> dict[str, Any]:
@@ -36,7 +39,8 @@ def judge(run: Path, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     network, recipe, state = network_of(run)
     part = recipe.model
-    items = [item for item in usable(scan(folder).splits["valid"], recipe.labels) if item.label]
+    votes_file = VOTES if (folder / VOTES).exists() else None
+    items = [item for item in usable(scan(folder, votes=votes_file).splits["valid"], recipe.labels) if item.label]
     cropper = Cropper(CropSpec(0.0, part.grey), square_input(part.image_size), detect=False)
     crops = [crop for item in items if (crop := cropper(read_image(item.path))) is not None]
     pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
@@ -51,6 +55,7 @@ def judge(run: Path, folder: Path) -> dict[str, Any]:
             best = min(best, time.process_time() - started)
     truth = label_ids(items, recipe.labels)
     found = score(p, truth, recipe.labels)
+    votes = against_votes(p, items, recipe.labels)
     return {
         "run": run.name,
         "images": found.images,
@@ -59,6 +64,8 @@ def judge(run: Path, folder: Path) -> dict[str, Any]:
         "balanced_accuracy": found.balanced_accuracy,
         "balanced_interval": found.balanced_accuracy_interval,
         "log_loss": found.log_loss,
+        "vote_gap": votes.vote_gap if votes else None,
+        "divergence": votes.divergence if votes else None,
         "per_label": {s.label: s.recall for s in found.per_label},
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "images_per_s": 48 / best,
@@ -89,6 +96,10 @@ def main(folder: Path, runs: tuple[Path, ...], out: Path | None) -> None:
     chance = 100 / len(rows[0]["per_label"])
     print(f"| the majority label alone | {100 * rows[0]['majority']:.1f}% | {chance:.1f}% | | | |")
     print(f"| the original | {100 * ORIGINAL['accuracy']:.1f}% | {100 * ORIGINAL['balanced_accuracy']:.1f}% | | | |")
+    for row in rows:
+        if row["vote_gap"] is not None:
+            beside = f"gap {row['vote_gap']:.3f}, divergence {row['divergence']:.3f} nats"
+            print(f"\n{row['run']} beside the votes: {beside}")
     for other in rows[1:]:
         test = mcnemar(rows[0]["truth"], rows[0]["predicted"], other["predicted"])
         print(f"\n{rows[0]['run']} beside {other['run']}: McNemar p = {test['p_value']:.3g}")
