@@ -49,7 +49,6 @@ class EngineProcess:
         self._on_message = on_message
         self._on_end = on_end
         self._tail = b""
-        self._wanted_end = False
         ours, theirs = socket.socketpair()
         with ours, theirs:
             for end in (ours, theirs):
