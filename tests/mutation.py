@@ -82,6 +82,8 @@ def try_out(names: list[str], seconds: float, children: int) -> None:
             mutmut("run", "--max-children", str(children), *forked)
         for name in at_import:
             tests = stats["tests_by_mangled_function_name"][AT_IMPORT[_function(name)]]
+            if not _passes("", tests):
+                raise SystemExit("The tests fail without a mutant.")
             _keep(name, int(not _passes(name, tests)))
     finally:
         STATS.write_text(before)
