@@ -96,7 +96,9 @@ def test_the_hooks_are_what_lint_runs() -> None:
     ]
     assert said["ruff-check"] == "$(BIN)/ruff check --force-exclude"
     assert said["ruff-format"] == "$(BIN)/ruff format --force-exclude"
-    for command in ("$(BIN)/mypy", "$(BIN)/mypy -p mien -p cli -p web -p worker", "import torch"):
-        assert command in recipe[1]
-        assert command in said["mypy"]
+    torchless = re.search(r"^TORCHLESS := (.*)$", makefile, re.MULTILINE)
+    assert torchless
+    assert f"exec $(BIN)/mypy {torchless[1]}" in said["mypy"]
+    assert "import torch" in recipe[1]
+    assert "import torch" in said["mypy"]
     assert set(said) == {"ruff-check", "bandit", "ruff-format", "mypy"}
