@@ -15,7 +15,10 @@ from mien.ledger.restored import is_empty, settle
 from mien.ledger.submit import submit
 from mien.ledger.usage import add_usage, used_today
 from mien.ledger.work import fail_job, take_job
-from mien.schema import chunks, images, jobs, usage
+from mien.schema import chunks, deliveries, images, jobs, usage
+from mien.settings import load_settings
+from mien.states import FINAL_STATUSES, JOB_STATUSES
+from mien.webhooks import create_webhook
 from tests.support.ledger import bad, control, expanded_job, make_files, new_job, ok, taker, work_off
 
 DATES = ("completed_at", "cancelled_at", "failed_at", "expanded_at")
@@ -65,6 +68,36 @@ def test_a_job_that_was_cancelled_while_some_were_done_is_not_completed(db: Data
     assert (row["status"], row["failed"], row["cancelled"], dated(row)) == (
         "cancelled", 2, 2, {"cancelled_at", "expanded_at"},
     )  # fmt: skip
+
+
+def test_whoever_listens_is_told_all_of_the_end(db: Database, tmp_path: Path) -> None:
+    create_webhook(db, load_settings(webhook_networks=("127.0.0.0/8",)), "local", "http://127.0.0.1:9/")
+    expanded_job(db, tmp_path / "a", 3, metadata={"study": "pilot"}, model_revision="b" * 64)
+    work_off(db, lambda image: bad(image) if image.position == 0 else ok(image))
+    (job,) = rows(db, jobs)
+    (told,) = rows(db, deliveries)
+    ended = told["payload"]["timestamp"]
+    assert dt.datetime.fromisoformat(ended) == job["completed_at"] and ended.endswith("Z")
+    created = told["payload"]["data"]["created_at"]
+    assert dt.datetime.fromisoformat(created) == job["created_at"] and created.endswith("Z")
+    assert told["event"] == "job.completed"
+    assert told["payload"] == {
+        "type": "job.completed",
+        "timestamp": ended,
+        "data": {
+            "id": job["public_id"],
+            "status": "completed",
+            "counts": {
+                "total": 3, "pending": 0, "ok": 2, "no_face": 0, "failed": 1, "cancelled": 0,
+                "faces": 2, "skipped": 0, "cached": 0,
+            },
+            "model": {"name": "tiny", "revision": "b" * 64},
+            "metadata": {"study": "pilot"},
+            "error_code": None,
+            "created_at": created,
+            "ended_at": ended,
+        },
+    }  # fmt: skip
 
 
 def test_used_today_is_the_owners_own_and_todays(db: Database, tmp_path: Path) -> None:
@@ -120,3 +153,12 @@ def test_a_restored_ledger_is_nobodys_and_finds_its_folders(db: Database, tmp_pa
         )  # fmt: skip
     work_off(db, ok)
     assert rows(db, jobs)[0]["status"] == "completed"
+
+
+def test_of_a_restored_ledger_the_jobs_that_have_not_ended_are_counted(db: Database, tmp_path: Path) -> None:
+    for status in JOB_STATUSES:
+        job, _ = submit(db, new_job(make_files(tmp_path / status, 0)))
+        with db.write() as connection:
+            connection.execute(jobs.update().where(jobs.c.public_id == job).values(status=status))
+    unfinished = len(JOB_STATUSES) - len(FINAL_STATUSES)
+    assert settle(db, lambda _: (b"", ""), lambda _: None) == unfinished

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from mien.errors import ConflictError, NotFoundError, UnprocessableError
 from mien.jobs import get_job, list_jobs, request_cancel, request_retry
 from mien.keys import any_key, authenticate, create_key, list_keys, revoke_key
 from mien.ledger.cache import look_up, may_have
-from mien.ledger.commit import commit_chunk
-from mien.ledger.lease import hand_back, renew_chunk, take_chunk
+from mien.ledger.commit import ImageOutcome, commit_chunk
+from mien.ledger.lease import LeasedImage, hand_back, renew_chunk, take_chunk
 from mien.ledger.submit import submit
 from mien.ledger.work import fail_job
 from mien.receipts import request_delete
@@ -24,6 +25,7 @@ from tests.support.ledger import (
     bad,
     control,
     expanded_job,
+    face,
     make_files,
     new_job,
     ok,
@@ -224,14 +226,31 @@ def test_the_cache_is_of_the_owner_and_dies_with_the_job(db: Database, tmp_path:
     assert set(found) == set(hashes)
     assert all(outcome.cached and outcome.faces[0].probabilities == (0.7, 0.2, 0.1) for outcome in found.values())
     for stranger in ({"owner": "another"}, {"fingerprint": "e" * 64}):
-        from dataclasses import replace
-
         other = replace(lease, **stranger)  # type: ignore[arg-type]
         assert not may_have(db, other)
         assert look_up(db, other, hashes) == {}
     request_delete(db, "local", first)
     control(db).purge()
     assert look_up(db, lease, hashes) == {}
+
+
+def test_the_cache_gives_all_that_was_found(db: Database, tmp_path: Path) -> None:
+    given: dict[bytes, ImageOutcome] = {}
+
+    def answer(image: LeasedImage) -> ImageOutcome:
+        found = (face(0.7, 0.2, 0.1), face(0.1, 0.3, 0.6, x=20.0)) if image.position else ()
+        outcome = replace(
+            ok(image), outcome="ok" if found else "no_face", faces=found, file_bytes=1234, format="jpeg",
+        )  # fmt: skip
+        given[image.path.ljust(32, b"\0")] = replace(outcome, image_id=0, cached=True)
+        return outcome
+
+    expanded_job(db, tmp_path / "a", 2)
+    work_off(db, answer)
+    expanded_job(db, tmp_path / "a", 2)
+    lease = take_chunk(db, taker(), 60)
+    assert lease is not None
+    assert look_up(db, lease, list(given)) == given
 
 
 def test_keys_open_until_they_are_revoked(db: Database) -> None:

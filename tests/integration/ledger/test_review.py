@@ -13,11 +13,13 @@ from mien.answering import answer, undo
 from mien.database import Database
 from mien.errors import ConflictError, InvalidRequestError, NotFoundError, UnprocessableError
 from mien.jobs import get_job
+from mien.ledger.review import add_check, open_mend
 from mien.receipts import get_receipt, request_delete, request_images
 from mien.review import get_review, list_reviews, start_check, start_mend
 from mien.review_export import answers_page
 from mien.review_faces import faces_page
 from mien.review_figures import review_figures
+from mien.sampling import draw_sample
 from mien.schema import corrections, faces, jobs, review_faces, reviews
 from tests.support.ledger import assert_exact, control, expanded_job, work_off
 from tests.support.review import all_faces, reviewed_job
@@ -68,8 +70,6 @@ def test_every_face_of_a_stratum_is_equally_likely(db: Database, tmp_path: Path)
     job_id = reviewed_job(db, tmp_path / "a", 12)
     job = get_job(db, "local", job_id)
     seen: Counter[tuple[object, object]] = Counter()
-    from mien.sampling import draw_sample
-
     with db.read() as connection:
         for seed in range(60):
             for face in draw_sample(connection, job.id, job.labels, 8, seed).faces:
@@ -291,13 +291,35 @@ def test_a_deleted_job_takes_its_reviews_along(db: Database, tmp_path: Path) -> 
     mend = start_mend(db, "local", job_id)
     give(db, mend, all_faces(db, mend, "Ada")[0], None)
     receipt = request_delete(db, "local", job_id)
-    for attempt in (lambda: start_mend(db, "local", job_id), lambda: get_review(db, "local", review.public_id)):
-        with pytest.raises((NotFoundError, ConflictError)):
-            attempt()
+    with pytest.raises((NotFoundError, ConflictError)):
+        start_mend(db, "local", job_id)
+    with pytest.raises((NotFoundError, ConflictError)):
+        get_review(db, "local", review.public_id)
     control(db).purge()
     assert get_receipt(db, "local", receipt.public_id).counts["corrections"] == 21
     assert (rows(db, corrections), rows(db, review_faces), rows(db, reviews), rows(db, jobs)) == (0, 0, 1, 1)
     assert get_review(db, "local", kept.public_id).mode == "mend"
+
+
+def test_a_review_begins_in_no_job_that_is_being_deleted(db: Database, tmp_path: Path) -> None:
+    """The job was seen, and a sample drawn, just before its deletion was asked for."""
+    job = get_job(db, "local", reviewed_job(db, tmp_path / "a", 8))
+    with db.read() as connection:
+        sample = draw_sample(connection, job.id, job.labels, 4, 1)
+    request_delete(db, "local", job.public_id)
+    with pytest.raises(NotFoundError) as no_check:
+        add_check(db, "local", job.id, sample, 1)
+    with pytest.raises(NotFoundError) as no_mend:
+        open_mend(db, "local", job.id)
+    assert (no_check.value.code, no_mend.value.code) == ("unknown_job", "unknown_job")
+    assert rows(db, reviews) == 0
+
+
+def test_a_face_that_is_not_there_is_named_as_the_field_that_is_wrong(db: Database, tmp_path: Path) -> None:
+    mend = start_mend(db, "local", reviewed_job(db, tmp_path / "a", 8))
+    with pytest.raises(NotFoundError) as caught:
+        answer(db, mend, rater="Ada", file="00000.jpg", face=99, emotion="sad")
+    assert (caught.value.code, caught.value.field) == ("unknown_face", "face")
 
 
 def test_answers_while_images_are_erased(db: Database, tmp_path: Path) -> None:
