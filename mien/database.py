@@ -24,6 +24,12 @@ _NOTICE_A_DEAD_SERVER = {
     "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000,
 }  # fmt: skip
 
+_END_STANDING_COPIES = sa.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND usename = current_user AND state = 'active' AND wait_event = 'ClientRead' AND query LIKE 'COPY %FROM STDIN%' "
+    "AND state_change < clock_timestamp() - make_interval(secs => :seconds)"
+)
+
 
 class Database:
     """One SQLAlchemy engine and the sessions on it. Safe to share between threads; make it after a fork or spawn."""
@@ -104,6 +110,17 @@ class Database:
             return not busy
         finally:
             connection.close()
+
+    def end_standing_copies(self) -> int:
+        """End this user's sessions that stand still in the middle of a COPY, and their locks; gives how many.
+
+        A process that is frozen while it sends rows is at work to PostgreSQL, whose timeout for idle sessions passes
+        over it; nor does cancelling reach it, only ending the session.
+        """
+        if self.is_sqlite:
+            return 0
+        with self.write() as connection:
+            return len(connection.execute(_END_STANDING_COPIES, {"seconds": self._longest_pause_s}).all())
 
     def _prepare_postgresql(self, connection: Any, _record: Any) -> None:
         # a process that is frozen, or whose machine is gone, in mid-transaction must not hold up all the others

@@ -47,6 +47,8 @@ def take_back_expired(db: Database, patience: Patience | None = None) -> int:
     A chunk lost three times is split in two: if one image takes whole workers with it, halving finds it. Alone and lost
     again, it is a suspect, which a worker gives to a fresh engine by itself.
     """
+    if ended := db.end_standing_copies():
+        log.warning("%s sessions of the database stood still in the middle of a commit and were ended", ended)
     with db.write() as connection:
         now = db.now(connection)
         if patience is not None and not patience.is_over(now):

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -100,5 +101,30 @@ def test_a_process_frozen_in_mid_transaction_holds_up_nobody_for_longer_than_a_l
     with pytest.raises(LeaseLostError):
         commit_chunk(frozen, late, [ok(image) for image in late.images])
     assert assert_exact(db, job).ok == 4
+    db.dispose()
+    frozen.dispose()
+
+
+@pytest.mark.postgres
+def test_a_process_frozen_while_it_sends_rows_holds_up_nobody_either(postgres_url: str, tmp_path: Path) -> None:
+    db, frozen = Database(postgres_url, longest_pause_s=0.5), Database(postgres_url)
+    migrate(db)
+    job = expanded_job(db, tmp_path / "a", 4)
+    late = take_chunk(frozen, taker("frozen"), 0.1)
+    assert late is not None
+    taken = []
+    with pytest.raises((UnavailableError, psycopg.OperationalError)), frozen.write() as connection:
+        connection.execute(chunks.update().values(token=late.token))
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        with driver.cursor() as cursor, cursor.copy("COPY faces (image_id) FROM STDIN"):
+            taken.append(take_back_expired(db))  # the row is locked, and it has not stood still for long
+            until = time.monotonic() + 10
+            while not sum(taken) and time.monotonic() < until:  # a session needs a moment to end
+                time.sleep(0.1)
+                taken.append(take_back_expired(db))
+    assert taken[0] == 0
+    assert sum(taken) == 1
+    assert (assert_exact(db, job).ok, _losses(db)) == (0, [1])
     db.dispose()
     frozen.dispose()
