@@ -37,7 +37,9 @@ class Watcher:
         self.snapshots = 0
         self.defects: list[str] = []
         self._db = db
-        self._seen: dict[int, tuple[int, int, bool]] = {}  # job -> images that have ended, all, whether they may fall
+        # job -> images that have ended, all, whether they may fall; by its public name, for SQLite gives the number of a
+        # deleted job to the next
+        self._seen: dict[str, tuple[int, int, bool]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -81,8 +83,8 @@ class Watcher:
             self.defects.append(f"{name}: counters {counters}, {job['total']}, {job['faces']}; rows {rows}")
         ended = job["total"] - job["pending"]
         may_fall = job["status"] == "deleting" or job["request"] == "retry"
-        before, total, could_fall = self._seen.get(job["id"], (0, 0, False))
+        before, total, could_fall = self._seen.get(job["public_id"], (0, 0, False))
         erased = max(total - job["total"], 0)
         if before - ended > erased and not may_fall and not could_fall:
             self.defects.append(f"{name}: {before} images had ended, and now {ended}; {erased} were erased")
-        self._seen[job["id"]] = (ended, job["total"], may_fall)
+        self._seen[job["public_id"]] = (ended, job["total"], may_fall)
