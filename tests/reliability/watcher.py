@@ -37,7 +37,7 @@ class Watcher:
         self.snapshots = 0
         self.defects: list[str] = []
         self._db = db
-        # job -> images that have ended, all, whether they may fall; by its public name, for SQLite gives the number of a
+        # job -> images that have ended, all, whether they may fall. By its public name: SQLite gives the number of a
         # deleted job to the next
         self._seen: dict[str, tuple[int, int, bool]] = {}
         self._stop = threading.Event()
