@@ -3,7 +3,8 @@
 mutmut makes the mutants (``mutants/``, which git ignores), notes which test calls which function, and runs each mutant
 in a process of its own. There are thousands, so this takes a seeded random sample of every module and tries
 each mutant on the shortest tests that call its function, ``--seconds`` of them: a mutant that only a longer test would
-notice counts as one that lives. Code that runs when its module is imported has done so before mutmut forks; its mutants
+notice counts as one that lives. The tests run on SQLite, and on PostgreSQL where its server programs are installed
+(one private server for all). Code that runs when its module is imported has done so before mutmut forks; its mutants
 are tried in a fresh interpreter.
 """
 
@@ -17,10 +18,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import NormalDist
 
 from tests.support.machine import ROOT
+from tests.support.postgres import server_programs
+from tests.support.servers import RUNNING_POSTGRES, running_postgres
 
 MUTANTS = ROOT / "mutants"
 STATS = MUTANTS / "mutmut-stats.json"
@@ -42,6 +46,12 @@ def main() -> None:
     parser.add_argument("--try-again", action="store_true", help="only mutants of the sample that were not killed yet")
     parser.add_argument("--noted", action="store_true", help="no test has changed since the last run: begin at once")
     asked = parser.parse_args()
+    with _one_postgres():
+        run(asked)
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Make the mutants, try those that are drawn, report."""
     if not asked.noted:  # makes all mutants, and notes what each test calls
         mutmut("run", FEW_TESTS, "--max-children", "1")
     sample = {
@@ -55,6 +65,18 @@ def main() -> None:
         chosen = [name for name in chosen if results[name] not in KILLED]
     try_out(chosen, asked.seconds, asked.children)
     report(sample)
+
+
+@contextmanager
+def _one_postgres() -> Iterator[None]:
+    """A server for the tests of all mutants: to start one for each would cost more than all the rest."""
+    if server_programs() is None:
+        print("PostgreSQL is not installed: what only it would notice counts as living.")
+        yield
+        return
+    with running_postgres() as folder:
+        os.environ[RUNNING_POSTGRES] = folder
+        yield
 
 
 def all_mutants() -> dict[str, list[str]]:

@@ -15,21 +15,33 @@ from coverage import Coverage
 
 INTERVAL_S = 1.0
 
+_saving = threading.Lock()
+"""Nobody forks in the midst of writing: the child would inherit SQLite's locks, held by a thread that it has not."""
+_begun: set[int] = set()
+"""The processes that write: coverage.py begins anew, and calls its plugins again, in each child."""
+
 
 def coverage_init(_registry: Any, _options: dict[str, str]) -> None:
     """Called by coverage.py in each process that it measures."""
+    if not _begun:
+        os.register_at_fork(before=_saving.acquire, after_in_parent=_saving.release, after_in_child=_begin_in_child)
     _begin()
-    os.register_at_fork(after_in_child=_begin)
+
+
+def _begin_in_child() -> None:
+    _saving.release()
+    _begin()
 
 
 def _begin() -> None:
-    threading.Thread(target=_save_now_and_then, name="coverage", daemon=True).start()
+    if os.getpid() not in _begun:
+        _begun.add(os.getpid())
+        threading.Thread(target=_save_now_and_then, name="coverage", daemon=True).start()
 
 
 def _save_now_and_then() -> None:
     while True:
         time.sleep(INTERVAL_S)
-        measuring = Coverage.current()
-        if measuring is not None:
-            with contextlib.suppress(Exception):  # what cannot be written now is written a second later
+        with _saving, contextlib.suppress(Exception):  # what cannot be written now is written a second later
+            if measuring := Coverage.current():
                 measuring.save()

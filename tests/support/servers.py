@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -14,10 +15,16 @@ from tests.support.machine import lacking
 from tests.support.postgres import USER, private_server, server_programs
 from tests.support.redis import Redis
 
+RUNNING_POSTGRES = "TEST_POSTGRES"
+"""The socket's folder of a private server that runs already, for many short test sessions one after another."""
+
 
 @contextmanager
 def running_postgres() -> Iterator[str]:
     """A private PostgreSQL server; gives the folder of its socket."""
+    if running := os.environ.get(RUNNING_POSTGRES):
+        yield running
+        return
     programs = server_programs()
     if programs is None:
         lacking("PostgreSQL's server programs are not installed (Debian: postgresql)")
