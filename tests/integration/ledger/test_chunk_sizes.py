@@ -75,7 +75,7 @@ def test_a_large_chunk_is_cut_from_its_front(db: Database, tmp_path: Path) -> No
 def test_small_chunks_are_joined_in_order(db: Database, tmp_path: Path) -> None:
     job = expanded_job(db, tmp_path / "a", 120, chunk_size=5)
     lease = take(db, 42)
-    assert [image.id for image in lease.images] == as_walked(db)[:40]
+    assert [(image.position, image.id) for image in lease.images] == list(enumerate(as_walked(db)[:40]))
     hand_back(db, lease)
     again = take(db, 42)
     assert again.images == lease.images

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mien.database import Database
 from mien.errors import InvalidRequestError
-from mien.ledger.drafts import Arrived, UploadLimits, list_uploads, paths_after, record_uploads
+from mien.ledger.drafts import Arrived, UploadLimits, list_uploads, paths_after, record_uploads, without_job
 from mien.ledger.submit import submit
 from mien.schema import jobs
 from tests.support.ledger import new_job
@@ -59,3 +59,8 @@ def test_paths_come_each_once_in_their_order(db: Database) -> None:
     assert paths_after(db, job_id, None, 3) == sorted(NAMES)[:3]
     assert paths_after(db, job_id, sorted(NAMES)[2], 3) == sorted(NAMES)[3:]
     assert paths_after(db, job_id, sorted(NAMES)[-1], 3) == []
+
+
+def test_the_uploads_of_a_job_that_is_there_are_not_taken_for_what_a_crash_left(db: Database) -> None:
+    _, public_id = draft(db, NAMES)
+    assert without_job(db, [public_id, "never written down"]) == {"never written down"}

@@ -19,6 +19,7 @@ from mien.ledger.commit import commit_chunk
 from mien.ledger.drafts import Arrived
 from mien.ledger.lease import ChunkLease, renew_chunk, take_chunk
 from mien.ledger.submit import submit
+from mien.ledger.work import release_job, take_job
 from mien.receipts import (
     Receipt,
     get_receipt,
@@ -83,6 +84,7 @@ def test_single_images_go_with_all_that_hangs_on_them(db: Database, tmp_path: Pa
     kept = expanded_job(db, tmp_path / "b", 10)
     work_off(db, lambda image: bad(image) if image.path == b"00003.jpg" else ok(image))
     correct_all(db)
+    ended = assert_exact(db, job).completed_at
     asked = request_images(db, "local", job, ["00002.jpg", "00003.jpg", "00002.jpg"])
     assert (asked.finished_at, asked.counts["images"]) == (None, 0)
     receipt = erased(db, asked)
@@ -92,6 +94,7 @@ def test_single_images_go_with_all_that_hangs_on_them(db: Database, tmp_path: Pa
     assert receipt.files is None  # what is done names nothing that is to be forgotten
     row = assert_exact(db, job)
     assert (row.status, row.total, row.ok, row.failed, row.faces) == ("completed", 8, 8, 0, 8)
+    assert row.completed_at == ended
     assert assert_exact(db, kept).total == 10
     page = results_page(db, get_job(db, "local", job), limit=100)
     assert {item["file"] for item in page.items} == {f"{n:05d}.jpg" for n in range(10) if n not in (2, 3)}
@@ -215,6 +218,38 @@ def test_a_content_waits_for_the_jobs_that_may_still_come_upon_it(db: Database, 
     nothing = erased(db, request_content(db, "local", "0" * 64))
     assert nothing.finished_at is not None
     assert not any(nothing.counts.values())
+
+
+def test_a_content_waits_for_the_images_of_a_cancelled_job_that_are_still_in_work(db: Database, tmp_path: Path) -> None:
+    job = expanded_job(db, tmp_path / "a", 4)
+    held = take_chunk(db, taker(), 60)
+    assert held is not None
+    request_cancel(db, "local", job)
+    receipt = erased(db, request_content(db, "local", b"00002.jpg".ljust(32, b"\0").hex()))
+    assert (receipt.finished_at, receipt.counts["images"]) == (None, 0)
+    assert commit_chunk(db, held, [ok(image) for image in held.images]) == "cancelled"
+    receipt = erased(db, receipt)
+    assert receipt.finished_at is not None
+    assert (receipt.counts["images"], assert_exact(db, job).total) == (1, 3)
+
+
+def test_a_receipt_is_finished_when_its_own_images_are_gone(db: Database, tmp_path: Path) -> None:
+    job = expanded_job(db, tmp_path / "a", 4)
+    waiting = request_content(db, "local", "0" * 64)  # nobody has read the images yet
+    assert erased(db, request_images(db, "local", job, ["00001.jpg"])).finished_at is not None
+    assert get_receipt(db, "local", waiting.public_id).finished_at is None
+
+
+def test_the_images_of_a_job_that_is_being_deleted_count_on_its_own_receipt(db: Database, tmp_path: Path) -> None:
+    job = expanded_job(db, tmp_path / "a", 4)
+    work_off(db)
+    whole = request_delete(db, "local", job)
+    lease = take_job(db, "another", 60, purge=True)
+    assert lease is not None
+    content = erased(db, request_content(db, "local", b"00002.jpg".ljust(32, b"\0").hex()))
+    assert content.counts["images"] == 0
+    release_job(db, lease)
+    assert erased(db, whole).counts["images"] == 4
 
 
 def test_a_deleted_job_has_a_receipt_too_and_asking_again_gives_the_same(db: Database, tmp_path: Path) -> None:

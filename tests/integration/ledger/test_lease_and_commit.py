@@ -160,6 +160,11 @@ def test_the_job_with_fewer_chunks_in_work_comes_first(db: Database, tmp_path: P
     held = [take_chunk(db, taker(), 60) for _ in range(6)]
     owners = [lease.public_id for lease in held if lease]
     assert (owners.count(first), owners.count(second)) == (3, 3)
+    for lease in held:
+        if lease and lease.public_id == second:
+            hand_back(db, lease)
+    owners = [lease.public_id for _ in range(3) if (lease := take_chunk(db, taker(), 60))]
+    assert owners == [second] * 3
 
 
 def test_a_worker_takes_only_what_it_can_do(db: Database, tmp_path: Path) -> None:

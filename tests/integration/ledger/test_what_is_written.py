@@ -11,14 +11,15 @@ import pytest
 import sqlalchemy as sa
 
 from mien.database import Database
-from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk, kept_face
+from mien.jobs import request_retry
+from mien.ledger.commit import FaceOutcome, ImageOutcome, commit_chunk, face_values, kept_face
 from mien.ledger.expand import MAX_ETAG, begin_expansion, finish_expansion, write_slice
 from mien.ledger.lease import Due, due_jobs, hand_back, renew_chunk, take_chunk
 from mien.ledger.retry import begin_retry, finish_retry, retry_slice
 from mien.ledger.submit import submit
 from mien.ledger.sweep import take_back_expired
 from mien.ledger.work import JobLease, fail_job, release_job, set_notice, take_job
-from mien.schema import MAX_PATH_BYTES, chunks, images, jobs
+from mien.schema import MAX_PATH_BYTES, chunks, images, jobs, tallies
 from tests.support.ledger import LABELS, bad, expanded_job, face, make_files, new_job, ok, taker, work_off
 
 FREE = {"token": None, "lease_owner": None, "lease_expires_at": None}
@@ -117,12 +118,15 @@ def test_what_a_walk_could_not_read_stays_on_the_job(db: Database, tmp_path: Pat
     )  # fmt: skip
 
 
-def test_a_lost_chunk_is_free_again_and_the_loss_counted(db: Database, tmp_path: Path) -> None:
+def test_a_lost_chunk_is_free_again_and_the_loss_counted(
+    db: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     expanded_job(db, tmp_path / "a", 2)
-    assert take_chunk(db, taker(), -1) is not None
+    assert take_chunk(db, taker("anna"), -1) is not None
     assert take_back_expired(db) == 1
     chunk = one(db, chunks)
     assert chunk | {"state": "due", "losses": 1, "suspect": False} | FREE == chunk
+    assert f"chunk {chunk['id']} of job {chunk['job_id']}: the lease of anna ran out" in caplog.text
 
 
 def test_faces_are_kept_as_they_are_shown() -> None:
@@ -131,6 +135,8 @@ def test_faces_are_kept_as_they_are_shown() -> None:
     assert (kept.image_id, kept.number, kept.score) == (7, 2, 0.123457)
     assert (kept.top, kept.probabilities) == (1, (0.123457, 0.438272, 0.438272))  # of equal labels the first
     assert kept_face(1, 0, FaceOutcome(0, 0, 1, 1, None, (1.0,))).score is None
+    with pytest.raises(ValueError, match="shorter"):
+        face_values(face(0.6, 0.4), LABELS)  # a probability too few
 
 
 @pytest.mark.parametrize(
@@ -279,6 +285,33 @@ def test_retried_images_are_as_new(db: Database, tmp_path: Path) -> None:
     assert {r.chunk_id for r in waiting} == {c.id for c in fresh}
     work_off(db)
     assert one(db, jobs)["status"] == "completed"
+
+
+def test_an_image_that_fails_again_waits_for_another_retry(db: Database, tmp_path: Path) -> None:
+    job = expanded_job(db, tmp_path / "a", 3)
+    work_off(db, bad)
+    request_retry(db, "local", job)
+    lease = take_job(db, "control", 60, purge=False)
+    assert lease is not None
+    begin_retry(db, lease)
+    last = retry_slice(db, lease, 0, 4)
+    assert last is not None
+    work_off(db, bad)  # before the retry has looked for more
+    assert retry_slice(db, lease, last, 4) is None
+    finish_retry(db, lease)
+    row = one(db, jobs)
+    assert (row["status"], row["failed"]) == ("completed", 3)
+
+
+def test_a_tally_says_between_which_paths_its_images_lie(db: Database, tmp_path: Path) -> None:
+    lease = begun(db, tmp_path / "a")
+    write_slice(db, lease, [b"b/2.jpg", b"b/3.jpg", b"b/1.jpg", b"c.jpg"], 0, 4)
+    work_off(db)
+    with db.read() as connection:
+        found = connection.execute(
+            sa.select(tallies.c.folder, tallies.c.first_path, tallies.c.last_path).order_by(tallies.c.folder)
+        ).all()
+    assert [tuple(row) for row in found] == [(b"", b"c.jpg", b"c.jpg"), (b"b", b"b/1.jpg", b"b/3.jpg")]
 
 
 def test_an_image_without_a_face_is_done(db: Database, tmp_path: Path) -> None:
