@@ -22,6 +22,8 @@ HEALTHY_AFTER_S = 60.0
 """A part that lived so long begins again with the shortest back-off."""
 LARGEST_LOG_BYTES = 20 << 20
 POLL_S = 0.05
+KEPT_ENVIRONMENT = {"SPT_NOENV": "1"}
+"""Celery and gunicorn give their processes a title where setproctitle is installed; it would write it over the mark."""
 _ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?(?:[A-Za-z_]\w*(?:Error|Exception)): (\S.*)")
 """The last line of a traceback."""
 
@@ -58,7 +60,7 @@ class Part:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={**os.environ, **self.environment, MARK: f"{self.name}@{self.identity}"},
+                env={**os.environ, **self.environment, **KEPT_ENVIRONMENT, MARK: f"{self.name}@{self.identity}"},
                 start_new_session=True,
                 pass_fds=tuple(self.descriptors),
             )
