@@ -166,13 +166,13 @@ def info() -> Info:
 def install(app: OpenAPI, models: list[type[BaseModel]]) -> None:
     """Serve the document at ``/openapi.json``; ``models`` are the answers that operations refer to."""
     app.openapi_version = VERSION
-    for model in models:
-        _add_component(app.components_schemas, model)
     document: dict[str, Any] = {}
 
     @app.get("/openapi.json", doc_ui=False)
     def openapi() -> Response:
-        if not document:
+        if not document:  # made when first asked for: it takes as long as all the rest of the start
+            for model in models:
+                _add_component(app.components_schemas, model)
             document.update(_finished(app.api_doc))
         return jsonify(document)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,11 +15,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from mien.database import Database
-from mien.migrate import migrate
 from mien.models import Model, ModelStore
 from mien.settings import Settings
 from tests.support.ledger import LABELS, NOBODY
+from tests.support.servers import migrated_ledger
 from web.app import create_app
 from web.services import EXTENSION, Services
 
@@ -77,17 +75,6 @@ def make_app(folder: Path, **changes: Any) -> Flask:
     app = create_app(settings)
     app.test_client_class = CheckedClient
     return app
-
-
-@cache
-def migrated_ledger() -> bytes:
-    """An empty SQLite ledger; migrating anew for each test would take most of its time."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "ledger.sqlite3"
-        db = Database(f"sqlite:///{file}")
-        migrate(db)
-        db.dispose()
-        return file.read_bytes()
 
 
 def parts_of(app: Flask) -> Services:

@@ -30,7 +30,7 @@ from mien.ledger.work import take_job
 from mien.paths import exact_name
 from tests.support.image_parts import good
 from tests.support.ledger import assert_exact, bad, new_job, ok, work_off
-from tests.support.web import migrated_ledger
+from tests.support.servers import migrated_ledger
 from web.codes import IMAGE_CODES
 
 NAMES = st.text(
