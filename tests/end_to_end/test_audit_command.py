@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.end_to_end.system import Mien, grey
+
+pytestmark = pytest.mark.long
 
 
 def test_who_did_what_with_a_job(mien: Mien, photos: Path) -> None:

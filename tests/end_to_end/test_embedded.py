@@ -75,6 +75,7 @@ def test_ctrl_c_in_classify_keeps_the_job_and_status_goes_on_with_it(
     assert_exact(embedded, job, 600)
 
 
+@pytest.mark.long
 def test_a_part_that_is_killed_comes_back_and_nothing_is_lost(embedded: Mien, many: MakePhotos) -> None:
     photos = many(600)
     with embedded.up(photos):
@@ -168,6 +169,7 @@ def test_when_the_only_user_is_killed_its_system_ends_by_itself(embedded: Mien, 
     classify.stdout.close()
 
 
+@pytest.mark.long
 def test_questions_are_answered_while_nothing_runs(embedded: Mien, photos: Path) -> None:
     grey(photos / "a.png", 10)
     embedded.run("classify", photos, "--faces", "whole", "--csv", embedded.data.parent / "a.csv")

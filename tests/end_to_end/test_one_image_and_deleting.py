@@ -20,6 +20,8 @@ from mien.wire import JobStatus
 from tests.end_to_end.system import Mien, grey, kill
 from tests.support.tiny_model import LABELS, expected
 
+pytestmark = pytest.mark.long
+
 TEXT_OF = {
     "images": "SELECT count(*) FROM images t WHERE t::text LIKE %s",
     "faces": "SELECT count(*) FROM faces t WHERE t::text LIKE %s",
@@ -165,7 +167,6 @@ def test_the_commands_run_again_and_delete(running_mien: Mien, client: Client, p
     assert "Name jobs" in running_mien.run("delete", again.id, "--sha256", content, "--yes", code=2)
 
 
-@pytest.mark.long
 @pytest.mark.reliability
 def test_one_image_outlives_a_worker_that_hangs_and_a_broker_that_dies(embedded: Mien, photos: Path) -> None:
     embedded.settings["MIEN_PREDICT_TIMEOUT_S"] = "3"

@@ -16,6 +16,8 @@ import requests
 
 from tests.end_to_end.system import Mien, grey
 
+pytestmark = pytest.mark.long
+
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -143,7 +145,6 @@ def test_two_requests_at_once_are_two_answers(mien: Mien) -> None:
             said += more
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nX: y", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 8000])
 def test_headers_that_do_not_end_are_given_up(mien: Mien, sent: bytes) -> None:
     parts = urlsplit(mien.url())

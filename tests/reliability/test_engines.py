@@ -207,6 +207,7 @@ def test_an_engine_that_says_nonsense_is_ended_and_replaced(
     wait_for(lambda: len(before & {engine.pid for engine in pool.engines()}) <= 1)
 
 
+@pytest.mark.long
 def test_engines_that_cannot_start_say_why(
     spec: EngineSpec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

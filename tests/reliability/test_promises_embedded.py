@@ -43,6 +43,7 @@ def test_10_the_disk_may_fill(keep: Keep) -> None:
     keep(10, "embedded")
 
 
+@pytest.mark.long
 def test_11_the_same_key_makes_one_job(keep: Keep) -> None:
     """Guard: mien/ledger/submit.py, ``submit`` (the unique constraint lets one through, the others get its answer)."""
     keep(11, "embedded")

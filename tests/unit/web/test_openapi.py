@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import jsonschema
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
@@ -22,6 +23,7 @@ def served(app: Flask) -> set[tuple[str, str]]:
     }
 
 
+@pytest.mark.long
 def test_it_is_a_valid_document(client: FlaskClient) -> None:
     document = client.get("/openapi.json").json
     validate(document)
