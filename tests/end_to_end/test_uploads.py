@@ -20,6 +20,8 @@ from tests.end_to_end.system import ByHand, Mien, grey, job_in, rows_of
 from tests.support.tiny_model import LABELS, expected
 from tests.support.uploads import tarred, zipped
 
+pytestmark = pytest.mark.long
+
 PNG_LEVELS = (20, 128, 240)
 
 
@@ -105,7 +107,6 @@ def test_a_job_and_its_images_in_one_request(mien: Mien) -> None:
         assert [row.file for row in client.results(jobs[0])] == list(images)
 
 
-@pytest.mark.long
 def test_an_upload_that_is_killed_goes_on_where_it_was(embedded: Mien, many: Callable[[int], Path]) -> None:
     folder = many(800)
     with embedded.up(), client_of(embedded) as client:
@@ -148,7 +149,6 @@ def test_a_front_end_that_is_killed_under_an_upload_costs_nothing(by_hand: ByHan
     assert len(uploaded_files(mien)) == 600
 
 
-@pytest.mark.long
 def test_clients_that_leave_or_fall_silent_leave_nothing(embedded: Mien) -> None:
     embedded.settings["MIEN_UPLOAD_TIMEOUT_S"] = "1"
     with embedded.up(), client_of(embedded) as client:

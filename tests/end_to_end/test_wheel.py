@@ -17,7 +17,7 @@ from mien.resources import resource
 from tests.end_to_end.system import SHORT, rows_of
 from tests.support.machine import ROOT, SAMPLES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,6 @@ def test_it_declares_all_that_the_program_needs_to_run(wheel: Path) -> None:
     assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names if ".dist-info/" in name}
 
 
-@pytest.mark.long
 def test_it_classifies_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "env"
     venv.create(home, with_pip=False)

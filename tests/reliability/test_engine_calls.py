@@ -17,7 +17,7 @@ from tests.support.tiny_model import make_tiny_model
 from worker.messages import EngineSpec
 from worker.supervisor import Aborted, EnginePool
 
-pytestmark = pytest.mark.reliability
+pytestmark = [pytest.mark.reliability, pytest.mark.long]
 
 
 def test_a_model_that_is_not_the_one_asked_for_is_refused(tmp_path: Path, folder: Path, pool: EnginePool) -> None:
