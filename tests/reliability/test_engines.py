@@ -25,7 +25,7 @@ from worker.engine_process import EngineProcess
 from worker.messages import EngineSpec, ImageResult
 from worker.supervisor import EnginePool, EngineStartError
 
-pytestmark = pytest.mark.reliability
+pytestmark = [pytest.mark.reliability, pytest.mark.long]
 
 
 def test_kill_minus_9_of_random_engines_fails_nobody(
@@ -58,7 +58,6 @@ def test_kill_minus_9_of_random_engines_fails_nobody(
     check_all_exact(results)
 
 
-@pytest.mark.long
 def test_exactly_the_poisonous_images_fail(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_FAULTS", "crash:*crash*,abort:*abort*,exit:*exit*,hang:*hang*,oom:*oom*")
     poison = {7: "crash", 8: "abort", 21: "exit", 22: "hang", 35: "oom"}
@@ -207,7 +206,6 @@ def test_an_engine_that_says_nonsense_is_ended_and_replaced(
     wait_for(lambda: len(before & {engine.pid for engine in pool.engines()}) <= 1)
 
 
-@pytest.mark.long
 def test_engines_that_cannot_start_say_why(
     spec: EngineSpec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from tests.support.ledger import control, face, work_off
 from tests.support.uploads import zipped
 from tests.support.web import make_app, parts_of
 
+pytestmark = pytest.mark.long
+
 WORD = b"KlaraMustermann"
 """Stands in names, in the metadata and in the contents."""
 MANY = 150

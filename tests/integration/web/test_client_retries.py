@@ -20,6 +20,8 @@ from mien.ledger.commit import ImageOutcome
 from tests.support.ledger import bad, expanded_job, face, ok, work_off
 from tests.support.serving import serving
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def mien(app: Flask) -> Iterator[Client]:

@@ -20,6 +20,8 @@ from mien.database import Database
 from tests.support.ledger import expanded_job, ok, work_off
 from tests.support.web import make_settings
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -51,7 +53,6 @@ def server(tmp_path: Path, db: Database) -> Iterator[tuple[subprocess.Popen[byte
         process.wait()
 
 
-@pytest.mark.long
 def test_it_ends_gently(server: tuple[subprocess.Popen[bytes], str], db: Database, tmp_path: Path) -> None:
     process, url = server
     job = expanded_job(db, tmp_path / "photos", 2000, chunk_size=1000)

@@ -23,6 +23,8 @@ from tests.support.uploads import facts, stored
 from tests.support.web import make_settings, parts_of
 from web.app import create_app
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def app(tmp_path: Path, db: Database) -> Iterator[Flask]:

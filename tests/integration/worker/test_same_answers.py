@@ -22,6 +22,8 @@ from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.stages import Stages
 from worker.supervisor import EnginePool
 
+pytestmark = pytest.mark.long
+
 SAMPLES = resource("samples")
 COPIES = 3
 BOUND = 1e-3
@@ -89,7 +91,6 @@ def test_in_int8_too_on_one_processor() -> None:
     assert_same(in_batches(8, wanted, "int8"), expected)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("engines", [1, 3])
 def test_with_any_number_of_engines(alone: dict[int, ImageResult], engines: int) -> None:
     wanted = tasks()
