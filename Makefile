@@ -103,17 +103,16 @@ TORCHLESS := --no-warn-return-any --no-warn-unused-ignores -p mien -p cli -p web
 .PHONY: lint-test lint-check
 lint-test: $(VENV)/.test.stamp
 	@$(BIN)/ruff check .
-	@$(BANDIT)
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BANDIT) & bandit=$$!; $(BIN)/mypy && wait $$bandit
 
 # without torch the training code cannot be judged, nor what comes out of torch's functions elsewhere
 lint-check: $(VENV)/.check.stamp
 	@$(BIN)/ruff check .
-	@$(BANDIT)
 	@$(BIN)/ruff format --check .
-	@if $(BIN)/python -c 'import torch' 2>/dev/null; then $(BIN)/mypy; \
-		else $(BIN)/mypy $(TORCHLESS) && echo "(training/ is checked where torch is installed: make test)"; fi
+	@$(BANDIT) & bandit=$$!; \
+		if $(BIN)/python -c 'import torch' 2>/dev/null; then $(BIN)/mypy; \
+		else $(BIN)/mypy $(TORCHLESS) && echo "(training/ is checked where torch is installed: make test)"; fi && wait $$bandit
 
 lint: lint-check
 

@@ -53,7 +53,9 @@ install() {
     if command -v uv >/dev/null 2>&1; then
         uv pip install --quiet --python "$venv/bin/python" "$@"
     else
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+        # compiled afterwards, by all cores at once; a file in another Python's syntax is no reason to stop
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"
+        "$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python3*/site-packages >/dev/null 2>&1 || true
     fi
 }
 
