@@ -5,6 +5,7 @@ Processes are killed on purpose here, engines whenever their pool stops; what co
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -40,8 +41,11 @@ def _begin() -> None:
 
 
 def _save_now_and_then() -> None:
+    time.sleep(INTERVAL_S)
+    atexit.unregister(_saving.acquire)  # a parent's
+    atexit.register(_saving.acquire)  # registered last, called first: coverage.py then saves alone
     while True:
-        time.sleep(INTERVAL_S)
         with _saving, contextlib.suppress(Exception):  # what cannot be written now is written a second later
             if measuring := Coverage.current():
                 measuring.save()
+        time.sleep(INTERVAL_S)
