@@ -53,9 +53,7 @@ install() {
     if command -v uv >/dev/null 2>&1; then
         uv pip install --quiet --python "$venv/bin/python" "$@"
     else
-        # compiled afterwards, by all cores at once; a file in another Python's syntax is no reason to stop
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile "$@"
-        "$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python3*/site-packages >/dev/null 2>&1 || true
     fi
 }
 
@@ -82,3 +80,7 @@ say "Installing the exact versions in requirements/$level.lock"
 # shellcheck disable=SC2086
 install $wheels --no-deps -r "requirements/$level.lock"
 install --no-deps --no-build-isolation -e .
+if ! command -v uv >/dev/null 2>&1; then
+    # what pip left out, by all cores at once; a file in another Python's syntax is no reason to stop
+    "$venv/bin/python" -m compileall -q -j 0 "$venv"/lib/python3*/site-packages >/dev/null 2>&1 || true
+fi
