@@ -1,8 +1,8 @@
 """The bare stages: what reading, decoding and finding faces cost, and what the network alone costs, on the same cores.
 
 No queue, no database, no messages: one process per core goes through the folder with Mien's own functions, first as far
-as the network's input, then the network over those inputs in batches of eight. Cores are the limit, so the bound of an
-end-to-end run is (cores) / (sum of both times per image).
+as the network's input, then the network over those inputs, as many at once as an engine takes. Cores are the limit, so
+the bound of an end-to-end run is (cores) / (sum of both times per image).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ def measure(model_folder: str, precision: str, faces: str, folder: str, start_at
 
     from mien.images import decode, probe
     from mien.model_folder import load_model
-    from worker.classifier import BATCH, OnnxClassifier
-    from worker.faces import FaceDetector, crop_face, crop_whole, side_needed, whole_side
+    from worker.classifier import OnnxClassifier, crops_at_once
+    from worker.crops import crop_face, crop_whole, side_needed, whole_side
+    from worker.face_search import FaceDetector
 
     classifier = OnnxClassifier(load_model(model_folder), precision)
     spec, crop = classifier.model.input, classifier.model.crop
+    at_once = crops_at_once(spec)
     detector = FaceDetector()
     files = sorted(Path(folder).iterdir())
 
@@ -50,8 +52,8 @@ def measure(model_folder: str, precision: str, faces: str, folder: str, start_at
         crops = [made for path in files for made in crops_of(path)]
         decoding.append(time.perf_counter() - start)
         start = time.perf_counter()
-        for first in range(0, len(crops), BATCH):
-            np.asarray(classifier.classify(crops[first : first + BATCH]))
+        for first in range(0, len(crops), at_once):
+            np.asarray(classifier.classify(crops[first : first + at_once]))
         forward.append(time.perf_counter() - start)
     return {"decode": min(decoding) / len(files), "forward": min(forward) / len(files)}
 

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from mien.images import DecodedImage, decode
-from worker import faces
-from worker.faces import Face, FaceDetector
+from worker import face_search
+from worker.face_search import Face, FaceDetector
 
 SIZES = (256, 320, 480, 640, 800, 960, 1280)
 CANVAS = (4000, 3000)
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--min-score", type=float, default=0.7)
     options = parser.parse_args()
     if options.single:
-        faces.LARGEST_SINGLE_SEARCH = max(SIZES)
+        face_search.LARGEST_SINGLE_SEARCH = max(SIZES)
     detector = FaceDetector()
     portraits = load_portraits(detector, [options.photos, *options.more], options.limit)
     print(f"{len(portraits)} portraits, score >= {options.min_score}; rows: share of the faces found (stray boxes)\n")

@@ -20,7 +20,7 @@ from training.package import Packaged, write_package
 from training.predictions import predict, read_for_judging
 from training.processor import input_spec_of
 from training.quiet import quiet
-from worker.faces import model_input
+from worker.crops import model_input
 
 DEFAULT_MARGIN = 0.1
 SCALE_IMAGES = 256

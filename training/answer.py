@@ -13,7 +13,8 @@ from mien.model_folder import Model
 from mien.pipeline import DEFAULT_DETECT_SIZE, DEFAULT_MIN_FACE_SCORE
 from training.crops import read_image
 from worker.classifier import BATCH, open_classifier
-from worker.faces import Face, FaceDetector, crop_face, crop_whole
+from worker.crops import crop_face, crop_whole
+from worker.face_search import Face, FaceDetector
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from mien.images import RGB, DecodedImage, decode
 from mien.model_folder import CropSpec, InputSpec
 from mien.pipeline import DEFAULT_DETECT_SIZE, DEFAULT_MIN_FACE_SCORE
-from worker.faces import FaceDetector, crop_face, crop_whole
+from worker.crops import crop_face, crop_whole
+from worker.face_search import FaceDetector
 
 
 class Cropper:

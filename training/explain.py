@@ -16,7 +16,8 @@ from mien.images import RGB
 from mien.model_folder import Model
 from training.answer import Answer
 from training.quiet import quiet
-from worker.faces import Face, crop_side, model_input
+from worker.crops import crop_side, model_input
+from worker.face_search import Face
 
 Heat = npt.NDArray[np.float32]
 

@@ -24,7 +24,7 @@ from training.onnx_export import check_export, export_onnx, store_shared
 from training.quantise import quantise
 from training.quiet import quiet
 from training.recipe import Recipe, make_recipe
-from worker.faces import model_input
+from worker.crops import model_input
 
 CALIBRATION_CROPS = 512
 

@@ -30,7 +30,8 @@ from mien.schema import corrections, faces, images, jobs, uploads
 from mien.settings import Settings
 from training.crops import square_input
 from training.data import DataError
-from worker.faces import Face, crop_face
+from worker.crops import crop_face
+from worker.face_search import Face
 
 LARGEST_SIDE = 384
 """Crops are kept at their own size up to this: several times what any of the models takes."""

@@ -10,8 +10,11 @@ from flask import request
 from mien.jobs import Job
 from web.services import services
 
-FIRST_LOOK_S = 0.1
+SHORTEST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+LATE_BY = 0.05
+"""News is told late by at most this share of the time that was waited for it: a job of seconds is not a second longer
+for whoever waits, and one of hours is not looked at twenty times a second. A look takes a millisecond."""
 
 
 def etag_of(job: Job) -> str:
@@ -32,14 +35,13 @@ def wait_for_news(read: Callable[[], Job], wait_s: float) -> Job:
     with parts.waiting.place() as got:
         if not got:
             return job
-        until = time.monotonic() + wait_s
-        pause = FIRST_LOOK_S
+        begun = time.monotonic()
         while not _is_news(job) and not parts.is_stopping():
-            left = until - time.monotonic()
-            if left <= 0:
+            waited = time.monotonic() - begun
+            if waited >= wait_s:
                 break
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, LONGEST_PAUSE_S)
+            pause = min(max(LATE_BY * waited, SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+            time.sleep(min(pause, wait_s - waited))
             job = read()
     return job
 

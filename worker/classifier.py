@@ -9,14 +9,22 @@ import numpy as np
 
 from mien.errors import ModelError
 from mien.images import RGB
-from mien.model_folder import Model
-from worker.faces import model_input
+from mien.model_folder import InputSpec, Model
+from worker.crops import model_input
 from worker.onnx_sessions import open_session
 from worker.probabilities import Floats, check_labels, not_available, one_line, softmax
 from worker.torch_classifier import TorchClassifier
 
 BATCH = 8
-"""Crops that go through the network at once; on the CPU 8 beat 1 and 32."""
+"""Crops that go through a network at once, at most; on the CPU 8 beat 1 and 32."""
+PASS_PIXELS = 2 * 224 * 224
+"""Pixels that go through a network at once on the CPU: with more, what passes between layers outgrows the core's cache
+(two inputs of 224 x 224 take a sixth less time each than eight; docs/decisions.md)."""
+
+
+def crops_at_once(spec: InputSpec, most: int = BATCH) -> int:
+    """How many crops of this size go through a network at once on the CPU, from 1 to ``most``."""
+    return min(most, max(1, PASS_PIXELS // (spec.height * spec.width)))
 
 
 class Classifier(Protocol):

@@ -36,7 +36,7 @@ class EngineConfig:
     parent: int
     """Process id of the supervisor."""
     batch: int
-    """Images taken up at once, and crops per pass through a network."""
+    """Images taken up at once, and crops per pass through a network, at most."""
     max_rss_bytes: int
     """Resident memory beyond which the engine asks to be replaced."""
 
@@ -51,8 +51,8 @@ class Inbox:
         self._arrived = threading.Condition()
         threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
-    def take(self, count: int) -> tuple[int, EngineSpec, list[ImageTask]]:
-        """Wait for images; up to ``count`` that share a spec (its number, the spec, the images), urgent ones first."""
+    def take(self, at_once: Callable[[EngineSpec], int]) -> tuple[int, EngineSpec, list[ImageTask]]:
+        """Wait for images: up to ``at_once`` of one spec (its number, the spec, the images), urgent ones first."""
         with self._arrived:
             while not self._waiting:
                 self._arrived.wait()
@@ -65,7 +65,7 @@ class Inbox:
                 number = spec
                 chosen.append(task)
                 del self._waiting[ticket]
-                if len(chosen) == count:
+                if len(chosen) >= at_once(self._specs[number]):
                     break
             return number, self._specs[number], chosen
 
@@ -119,7 +119,7 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
         begin(key)
 
     while True:
-        number, spec, tasks = inbox.take(config.batch)
+        number, spec, tasks = inbox.take(stages.images_at_once)
         if not stages.has_classifier(spec):
             pipe.send_bytes(pack("loading", number=number))
             try:

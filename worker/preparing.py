@@ -12,7 +12,8 @@ from mien.images import RGB, Header, decode, probe
 from mien.model_folder import Model
 from mien.sources import open_image
 from mien.stage_times import Clock, add_lap
-from worker.faces import Face, FaceDetector, crop_face, crop_whole, side_needed, whole_side
+from worker.crops import crop_face, crop_whole, side_needed, whole_side
+from worker.face_search import Face, FaceDetector
 from worker.faults import commit_faults, read_faults
 from worker.messages import EngineSpec, FaceResult, ImageResult, ImageTask
 from worker.probabilities import Floats

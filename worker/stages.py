@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from mien.faults import fault_point
 from mien.stage_times import Clock, add_lap
-from worker.classifier import Classifier, open_classifier
+from worker.classifier import Classifier, crops_at_once, open_classifier
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.preparing import Prepared, Preparer
 from worker.probabilities import Floats
@@ -20,7 +20,7 @@ class Stages:
     """Detector and classifiers of one engine process, and the way of an image through them.
 
     ``device`` is where classifiers run, ``cpu`` or one GPU (``cuda:N``); ``batch`` is how many crops go through a
-    network at once; ``sign`` is called between steps, to show that the engine is alive.
+    network at once at most; ``sign`` is called between steps, to show that the engine is alive.
     """
 
     def __init__(self, *, device: str, batch: int, sign: Callable[[], None]) -> None:
@@ -49,6 +49,13 @@ class Stages:
         self._classifiers.move_to_end(key)
         return self._classifiers[key]
 
+    def images_at_once(self, spec: EngineSpec) -> int:
+        """How many images to take up together: as many as their crops go through the network at once, if each has one.
+        With slow models that is few, so that results come often and engines that end together leave no core idle."""
+        if not self.has_classifier(spec):
+            return 1
+        return crops_at_once(self.classifier(spec).model.input, self._batch)
+
     def run(self, spec: EngineSpec, tasks: Sequence[ImageTask], begin: Callable[[int], None]) -> list[ImageResult]:
         """Classify images, in order. ``begin`` is called with each key before the image's first byte is read.
 
@@ -69,10 +76,11 @@ class Stages:
         """The probabilities of each image's faces (faces x labels); crops of several images share a batch."""
         crops = [crop for image in images for crop in image.crops]
         rows: list[Floats] = []
+        at_once = crops_at_once(classifier.model.input, self._batch)
         clock = Clock()
-        for first in range(0, len(crops), self._batch):
+        for first in range(0, len(crops), at_once):
             self._sign()
-            rows.extend(classifier.classify(crops[first : first + self._batch]))
+            rows.extend(classifier.classify(crops[first : first + at_once]))
         worked, waited = (seconds / max(len(crops), 1) for seconds in clock.lap())
         if len(rows) != len(crops):
             raise AssertionError(f"{len(crops)} crops went in and {len(rows)} answers came out")

@@ -26,7 +26,7 @@ from mien.resources import resource
 from mien.settings import load_settings
 from worker.classifier import open_classifier
 from worker.devices import choose_device
-from worker.faces import FaceDetector
+from worker.face_search import FaceDetector
 import numpy as np
 settings = load_settings()
 try:

@@ -21,8 +21,8 @@ from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.supervisor import EngineStartError
 
 pytest.importorskip("torch")
+from worker.crops import crop_whole
 from worker.device_pool import DevicePool
-from worker.faces import crop_whole
 from worker.torch_classifier import TorchClassifier
 
 # every engine that is started again imports torch, which takes long where others work as well

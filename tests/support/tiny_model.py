@@ -25,7 +25,7 @@ def expected(mean: float) -> np.ndarray[Any, np.dtype[np.float64]]:
     return shares / shares.sum()
 
 
-def make_tiny_model(folder: Path, *, grey: bool = False, name: str = "tiny", **mien: Any) -> Path:
+def make_tiny_model(folder: Path, *, grey: bool = False, name: str = "tiny", size: int = SIZE, **mien: Any) -> Path:
     """Write the folder and give it back; ``mien`` replaces fields of mien.json."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -43,20 +43,20 @@ def make_tiny_model(folder: Path, *, grey: bool = False, name: str = "tiny", **m
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, size, size])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)])],
         [numpy_helper.from_array(value, key) for key, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     (folder / "config.json").write_text(json.dumps({"id2label": {str(i): label for i, label in enumerate(LABELS)}}))
-    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": SIZE, "width": SIZE}}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": size, "width": size}}))
     spec: dict[str, Any] = {
         "format": 1,
         "name": name,
         "input": {
-            "height": SIZE,
-            "width": SIZE,
+            "height": size,
+            "width": size,
             "resize": "exact",
             "shortest_edge": None,
             "resample": "bilinear",

@@ -17,7 +17,7 @@ FORBIDDEN = {
     "training": {"cli", "web", "flask", "celery"},
     "migrations": {"cli", "web", "worker", "training"},
 }
-MAY_USE_OF_WORKER = {"classifier", "faces", "yunet", "face_search", "crops"}
+MAY_USE_OF_WORKER = {"classifier", "face_search", "crops"}
 
 
 def imports_of(path: Path) -> set[str]:

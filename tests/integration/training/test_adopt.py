@@ -17,7 +17,7 @@ from tests.support.machine import ROOT
 from training.adopt import adopt
 from training.data import scan
 from worker.classifier import OnnxClassifier
-from worker.faces import crop_whole
+from worker.crops import crop_whole
 
 LABELS = {0: "angry", 1: "calm", 2: "glad"}
 

@@ -26,7 +26,8 @@ from training.data import DataError, scan
 from training.recipe import make_recipe
 from training.reviewed import write_reviewed
 from training.train import Trainer
-from worker.faces import Face, crop_face
+from worker.crops import crop_face
+from worker.face_search import Face
 
 BOX = (30.0, 20.0, 40.0, 48.0)
 MARGIN = 0.1

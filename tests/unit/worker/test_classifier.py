@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from mien.errors import ModelError
+from mien.model_folder import InputSpec
 from mien.models import load_model
 from tests.support.tiny_model import SIZE, expected, make_tiny_model
-from worker.classifier import OnnxClassifier, open_classifier
+from worker.classifier import OnnxClassifier, crops_at_once, open_classifier
 from worker.probabilities import softmax
 
 
@@ -46,6 +47,16 @@ def test_the_same_answer_alone_and_in_a_batch_of_any_size(folder: Path) -> None:
         parts = np.concatenate([classifier.classify(crops[i : i + size]) for i in range(0, 33, size)])
         np.testing.assert_allclose(parts, together, atol=1e-5)
     assert classifier.classify([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "most", "expected"),
+    [(70, 70, 8, 8), (112, 112, 8, 8), (112, 112, 4, 4), (160, 160, 8, 3), (224, 224, 8, 2), (224, 112, 8, 4),
+     (384, 384, 8, 1), (1000, 1000, 8, 1)],
+)  # fmt: skip
+def test_large_inputs_go_through_a_network_few_at_once(height: int, width: int, most: int, expected: int) -> None:
+    spec = InputSpec(height, width, "exact", None, "bilinear", 1 / 255, (0.0,) * 3, (1.0,) * 3)  # type: ignore[arg-type]
+    assert crops_at_once(spec, most) == expected
 
 
 def test_softmax_survives_large_logits() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from mien.images import decode
 from mien.models import load_model
 from worker.classifier import OnnxClassifier, open_classifier
-from worker.faces import crop_whole, model_input, whole_side
+from worker.crops import crop_whole, model_input, whole_side
 from worker.torch_classifier import TorchClassifier
 
 pytestmark = pytest.mark.torch

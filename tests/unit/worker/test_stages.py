@@ -61,6 +61,16 @@ def test_a_whole_image_is_one_face_without_a_score(folder: Path, tmp_path: Path)
     assert empty.error_code == "empty_file"
 
 
+def test_images_are_taken_up_as_their_crops_are(folder: Path, tmp_path: Path) -> None:
+    stages, spec = make_stages(), make_spec(folder)
+    assert stages.images_at_once(spec) == 1  # the model is to be loaded first
+    stages.classifier(spec)
+    assert stages.images_at_once(spec) == 4
+    large = make_spec(make_tiny_model(tmp_path / "large", size=224))
+    stages.classifier(large)
+    assert stages.images_at_once(large) == 2
+
+
 def test_results_keep_their_order_across_batches_and_failures(folder: Path, tmp_path: Path) -> None:
     tasks = []
     for i in range(11):

@@ -12,9 +12,9 @@ from PIL import Image
 
 from mien.model_folder import load_model
 from tests.support.torch_model import SIZE, make_torch_model
+from worker.crops import model_input
 from worker.device_batches import Lane, is_out_of_memory, largest_batch
 from worker.device_engine import DeviceConfig, load
-from worker.faces import model_input
 from worker.messages import EngineSpec, unpack
 from worker.probabilities import softmax
 from worker.torch_classifier import TorchClassifier, TorchNetwork

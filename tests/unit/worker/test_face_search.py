@@ -1,29 +1,19 @@
-"""The detector's boxes and the crops made of them."""
+"""The detector's boxes."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mien.images import DecodedImage, decode
-from mien.model_folder import CropSpec, InputSpec
-from worker.faces import (
-    Face,
-    FaceDetector,
-    crop_face,
-    crop_whole,
-    model_input,
-    pyramid,
-    side_needed,
-    whole_side,
-)
-
-SPEC = InputSpec(32, 32, "exact", None, "bilinear", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-PLAIN = CropSpec(margin=0.0, grey=False)
+from worker import face_search
+from worker.face_search import WEIGHTS, Face, FaceDetector, coarser, reduced
+from worker.onnx_sessions import open_session
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +54,9 @@ def overlap(a: Face, b: Face) -> float:
         (500, 640, [500, 250]), (1000, 960, [960, 320]), (5000, 1280, [1280, 320]), (5000, 4096, [4096, 1024, 342]),
     ],
 )  # fmt: skip
-def test_large_searches_are_followed_by_coarse_ones(side: int, detect_size: int, expected: list[int]) -> None:
-    levels = pyramid(np.zeros((side // 2, side, 3), np.uint8), detect_size)
+def test_a_search_and_the_coarser_ones(side: int, detect_size: int, expected: list[int]) -> None:
+    fine = reduced(np.zeros((side // 2, side, 3), np.uint8), detect_size)
+    levels = [fine, *coarser(fine)]
     assert [level.shape[1] for level in levels] == expected
     assert all(level.shape[0] == -(-level.shape[1] // 2) for level in levels)
 
@@ -143,79 +134,77 @@ def test_a_mirrored_tie_is_broken_by_place(detector: FaceDetector, shared: Path)
     assert abs(abs(first.x - second.x) - 320) < 3
 
 
-def test_the_crop_is_the_square_around_the_box() -> None:
-    pixels = np.zeros((100, 120, 3), np.uint8)
-    pixels[20:60, 30:70] = (200, 100, 50)
-    crop = crop_face(made(pixels), Face(40, 20, 20, 40, 1.0), PLAIN, SPEC)
-    assert crop.shape == (32, 32, 3)
-    np.testing.assert_array_equal(crop, np.broadcast_to([200, 100, 50], crop.shape).astype(np.uint8))
-    wider = crop_face(made(pixels), Face(40, 20, 20, 40, 1.0), CropSpec(margin=0.5, grey=False), SPEC)
-    assert (wider[0] == 0).all()
-    assert (wider[16, 16] == [200, 100, 50]).all()
-    assert int((wider[..., 0] > 100).sum()) == 16 * 16  # twice the side: a quarter of the area
+class Watched:
+    """A session that notes the sizes it was given."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.widths: list[int] = []
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
+        self.widths.append(inputs["pixels"].shape[2])
+        return self._session.run(outputs, inputs)
 
 
-def test_edge_pixels_are_repeated_outside_the_image() -> None:
-    pixels = np.zeros((50, 50, 3), np.uint8)
-    pixels[0, :] = 240
-    crop = crop_face(made(pixels), Face(10, 0, 30, 10, 1.0), PLAIN, SPEC)  # the square begins at -10
-    assert (crop[:9] == 240).all()
-    assert (crop[14:] == 0).all()
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("face_px", "width", "searches"),
+    [(200, 640, [160, 640]), (300, 640, [160, 640]), (460, 640, [160, 640, 320]), (200, 480, [480]),
+     (200, 1280, [1280, 320])],
+)  # fmt: skip
+def test_a_coarse_search_follows_where_a_glance_shows_a_large_face(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, face_px: int, width: int, searches: list[int]
+) -> None:
+    detector = FaceDetector()
+    image = Image.open(io.BytesIO(photo(shared)))
+    (face,) = detector.detect([made(np.asarray(image))])[0]
+    scale = max(face.width, face.height) / face_px
+    left, top = (at - scale * width / 2 for at in (face.x + face.width / 2, face.y + face.height / 2))
+    box = (left, top, left + scale * width, top + scale * width)
+    shot = made(np.asarray(image.transform((width, width), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)))
+    watched = Watched(detector._session)
+    monkeypatch.setattr(detector, "_session", watched)
+    found = detector.detect([shot], detect_size=width)[0]
+    assert sorted(watched.widths) == sorted(searches)
+    middle = width / 2
+    wanted = Face(middle - face.width / scale / 2, middle - face.height / scale / 2, face.width / scale,
+                  face.height / scale, 1.0)  # fmt: skip
+    assert overlap(found[0], wanted) > 0.75
 
 
-def test_a_grey_crop_has_luma_in_three_channels() -> None:
-    pixels = np.full((40, 40, 3), (10, 200, 90), np.uint8)
-    crop = crop_face(made(pixels), Face(0, 0, 40, 40, 1.0), CropSpec(margin=0.0, grey=True), SPEC)
-    assert (crop == Image.new("RGB", (1, 1), (10, 200, 90)).convert("L").getpixel((0, 0))).all()
+@pytest.mark.shared
+def test_what_the_glance_leaves_out_is_not_missed(
+    detector: FaceDetector, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [decode(data, min_side=640) for data in photos(shared, 20)]
+    glanced = detector.detect(images)
+    monkeypatch.setattr(face_search, "GLANCE_FACE", 0)  # every glance that shows a face calls for the coarse search
+    always = detector.detect(images)
+    for with_glance, without in zip(glanced, always, strict=True):
+        assert len(with_glance) == len(without)
+        assert all(overlap(a, b) > 0.6 for a, b in zip(with_glance, without, strict=True))
 
 
-def test_the_crop_does_not_depend_on_the_decoded_size() -> None:
-    rows, columns = np.mgrid[0:1200, 0:1600]
-    smooth = (127 + 60 * np.sin(columns / 150)[..., None] + 60 * np.cos(rows / 170)[..., None] * [1, 0.5, -1]).astype(
-        np.uint8
-    )
-    out = io.BytesIO()
-    Image.fromarray(smooth).save(out, "PNG")
-    face = Face(401.3, 302.7, 310.4, 420.9, 1.0)
-    crops = [
-        crop_face(decode(out.getvalue(), min_side=side), face, CropSpec(0.1, False), SPEC).astype(int)
-        for side in (None, 800, 400)
-    ]
-    assert abs(crops[0] - crops[1]).max() <= 2
-    assert abs(crops[0] - crops[2]).max() <= 3
+@pytest.mark.shared
+def test_the_answers_are_those_of_the_published_network(detector: FaceDetector, shared: Path) -> None:
+    """The published file takes 1 x 3 x 640 x 640 floats, blue first, and gives class, object and box by stride."""
+    published = open_session(shared / "models/yunet/face_detection_yunet_2023mar.onnx")
+    pixels = np.asarray(Image.open(io.BytesIO(photo(shared))).convert("RGB").resize((640, 640)))
+    planes = np.ascontiguousarray(pixels[None, :, :, ::-1].transpose(0, 3, 1, 2), np.float32)
+    names = [output.name for output in published.get_outputs()]
+    theirs = dict(zip(names, published.run(names, {published.get_inputs()[0].name: planes}), strict=True))
+    squares, heads = detector._session.run(["squares", "heads"], {"pixels": pixels[None]})
+    shares = np.concatenate([theirs[f"cls_{s}"][0, :, 0] * theirs[f"obj_{s}"][0, :, 0] for s in (8, 16, 32)])
+    boxes = np.concatenate([theirs[f"bbox_{s}"][0] for s in (8, 16, 32)])
+    assert shares.max() > 0.5
+    np.testing.assert_allclose(squares[0], shares, atol=1e-5)
+    np.testing.assert_allclose(heads[0, :, :4], boxes, atol=1e-4)
 
 
-def test_small_faces_ask_for_a_larger_decode() -> None:
-    image = made(np.zeros((480, 640, 3), np.uint8), scale=0.25)  # of 2560 x 1920
-    large, small = Face(0, 0, 300, 300, 1.0), Face(0, 0, 64, 50, 1.0)
-    assert side_needed(image, [], PLAIN, SPEC) is None
-    assert side_needed(image, [large], PLAIN, SPEC) is None
-    assert side_needed(image, [large, small], PLAIN, SPEC) == 2560  # twice 32 of 64 pixels: full size
-    assert side_needed(image, [Face(0, 0, 120, 90, 1.0)], PLAIN, SPEC) == 1366
-    assert side_needed(image, [Face(0, 0, 9, 9, 1.0)], PLAIN, SPEC) == 2560
-    assert side_needed(made(np.zeros((480, 640, 3), np.uint8)), [small], PLAIN, SPEC) is None
+@pytest.mark.shared
+def test_the_shipped_network_is_what_the_script_makes_of_the_published_one(shared: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from worker.yunet.patch import patch
 
-
-def test_whole_images_are_resized_as_the_processor_does() -> None:
-    pixels = np.zeros((60, 120, 3), np.uint8)
-    pixels[:, :60] = 255
-    squashed = crop_whole(made(pixels), PLAIN, SPEC)
-    assert squashed.shape == (32, 32, 3)
-    assert squashed[16, 4, 0] == 255
-    assert squashed[16, 28, 0] == 0
-    cropping = InputSpec(32, 32, "shortest_edge", 40, "bilinear", 1 / 255, (0.0,) * 3, (1.0,) * 3)  # type: ignore[arg-type]
-    middle = crop_whole(made(pixels), PLAIN, cropping)
-    assert middle.shape == (32, 32, 3)
-    assert int((middle[..., 0] > 127).sum()) == 32 * 16
-    assert whole_side(4000, 3000, SPEC) == 171  # the shorter side at four times the input: 128
-    assert whole_side(40, 30, SPEC) == 40
-
-
-def test_model_input_is_normalised_by_channel() -> None:
-    spec = InputSpec(2, 2, "exact", None, "bilinear", 1 / 255, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
-    crop = np.zeros((2, 2, 3), np.uint8)
-    crop[..., 0] = 255
-    batch = model_input([crop, crop], spec)
-    assert batch.shape == (2, 3, 2, 2)
-    assert batch.dtype == np.float32
-    np.testing.assert_allclose(batch[1, :, 0, 0], [1.0, -1.0, 0.0], atol=1e-6)
+    made = patch(onnx.load(shared / "models/yunet/face_detection_yunet_2023mar.onnx"))
+    assert made.SerializeToString(deterministic=True) == onnx.load(WEIGHTS).SerializeToString(deterministic=True)
