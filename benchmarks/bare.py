@@ -3,6 +3,8 @@
 No queue, no database, no messages: one process per core goes through the folder with Mien's own functions, first as far
 as the network's input, then the network over those inputs, as many at once as an engine takes. Cores are the limit, so
 the bound of an end-to-end run is (cores) / (sum of both times per image).
+
+``python -m benchmarks.bare MODEL PRECISION FACES`` reads lines that name a folder and answers each with the times.
 """
 
 from __future__ import annotations
@@ -11,16 +13,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROUNDS = 3
 
-
-def measure(model_folder: str, precision: str, faces: str, folder: str, start_at: float) -> dict[str, float]:
-    """Seconds per image of this process: ``decode`` (from file to input) and ``forward``; the best of ``ROUNDS``."""
-    import numpy as np
-
+def serve(model_folder: str, precision: str, faces: str) -> None:
+    """Answer each folder on standard input with seconds per image: ``decode`` (from file to input) and ``forward``."""
     from mien.images import decode, probe
     from mien.model_folder import load_model
     from worker.classifier import OnnxClassifier, crops_at_once
@@ -31,7 +31,6 @@ def measure(model_folder: str, precision: str, faces: str, folder: str, start_at
     spec, crop = classifier.model.input, classifier.model.crop
     at_once = crops_at_once(spec)
     detector = FaceDetector()
-    files = sorted(Path(folder).iterdir())
 
     def crops_of(path: Path) -> list[Any]:
         data = path.read_bytes()
@@ -44,31 +43,56 @@ def measure(model_folder: str, precision: str, faces: str, folder: str, start_at
         image = image if side is None else decode(data, min_side=side)
         return [crop_face(image, face, crop, spec) for face in found]
 
-    crops_of(files[0])
-    time.sleep(max(start_at - time.time(), 0))
-    decoding, forward = [], []
-    for _ in range(ROUNDS):
+    for line in sys.stdin:
+        files = sorted(Path(line.strip()).iterdir())
         start = time.perf_counter()
         crops = [made for path in files for made in crops_of(path)]
-        decoding.append(time.perf_counter() - start)
-        start = time.perf_counter()
+        decoded = time.perf_counter()
         for first in range(0, len(crops), at_once):
-            np.asarray(classifier.classify(crops[first : first + at_once]))
-        forward.append(time.perf_counter() - start)
-    return {"decode": min(decoding) / len(files), "forward": min(forward) / len(files)}
+            classifier.classify(crops[first : first + at_once])
+        done = time.perf_counter()
+        times = {"decode": (decoded - start) / len(files), "forward": (done - decoded) / len(files)}
+        print(json.dumps(times), flush=True)
 
 
-def bare(model_folder: Path, precision: str, faces: str, folder: Path, cores: int) -> dict[str, float]:
-    """The same over all cores at once: seconds per image and core, the mean over the processes."""
-    start_at = time.time() + 6
-    arguments = [str(model_folder), precision, faces, str(folder), str(start_at)]
-    running = [
-        subprocess.Popen([sys.executable, "-m", "benchmarks.bare", *arguments], stdout=subprocess.PIPE, text=True)
-        for _ in range(cores)
-    ]
-    found = [json.loads(process.communicate()[0]) for process in running]
-    return {stage: sum(one[stage] for one in found) / len(found) for stage in ("decode", "forward")}
+class Bare:
+    """One process per core, which stay: loaded once, asked round after round, all at the same time."""
+
+    def __init__(self, model_folder: Path, precision: str, faces: str, cores: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.bare", str(model_folder), precision, faces]
+        self.rounds: list[dict[str, float]] = []
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(cores)
+        ]
+
+    def rate(self, folder: Path) -> float:
+        """Images per second of all cores in one round; its times are added to ``rounds``."""
+        for process in self._processes:
+            if process.stdin is None:
+                raise RuntimeError("the bare stages have no pipe")
+            process.stdin.write(f"{folder}\n")
+            process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for process in self._processes if process.stdout]
+        times = {stage: sum(answer[stage] for answer in answers) / len(answers) for stage in answers[0]}
+        self.rounds.append(times)
+        return len(answers) / sum(times.values())
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def bare(model_folder: Path, precision: str, faces: str, cores: int) -> Iterator[Bare]:
+    """The bare stages for a while."""
+    running = Bare(model_folder, precision, faces, cores)
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:5], start_at=float(sys.argv[5]))))
+    serve(*sys.argv[1:4])

@@ -10,11 +10,11 @@ from flask import request
 from mien.jobs import Job
 from web.services import services
 
-SHORTEST_PAUSE_S = 0.05
+SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
 LATE_BY = 0.05
 """News is told late by at most this share of the time that was waited for it: a job of seconds is not a second longer
-for whoever waits, and one of hours is not looked at twenty times a second. A look takes a millisecond."""
+for whoever waits, and one of hours is not looked at ten times a second. A look takes a millisecond."""
 
 
 def etag_of(job: Job) -> str:

@@ -31,10 +31,11 @@ COARSE_SEARCH = 400
 LARGEST_GLANCED = 2 * COARSE_SEARCH
 """Up to this longer side a glance at a quarter of it says if a coarse search is needed; beyond, a glance would cost
 as much as that search."""
-GLANCE_REDUCTION = 4
 GLANCE_FACE = 360
 """A face this long, in pixels of the fine search, calls for a coarse one: up to 400 the fine search finds all."""
 GLANCE_SCORE = 0.5
+_MEAN_OF_FOUR = np.tile(np.eye(3, dtype=np.float32), (4, 1)) / 16
+"""From the summed channels of four pixels side by side, each over four rows, to their mean."""
 MOSTLY_INSIDE = 0.8
 """Share of the smaller of two boxes inside the other above which they are not two faces."""
 
@@ -85,10 +86,10 @@ class FaceDetector:
         the coarse search, each where a glance would be no cheaper, and otherwise those where a glance shows one."""
         longer = [max(pixels.shape) for pixels in fine]
         glanced = [i for i, side in enumerate(longer) if LARGEST_SINGLE_SEARCH < side <= LARGEST_GLANCED]
+        glanced = [i for i in glanced if min(fine[i].shape[:2]) >= GLANCE_FACE // 2]  # no such face fits into a strip
         large = [side > LARGEST_GLANCED for side in longer]
-        small = [np.asarray(Image.fromarray(fine[i]).reduce(GLANCE_REDUCTION)) for i in glanced]
-        for i, (boxes, _) in zip(glanced, self._search(small, GLANCE_SCORE), strict=True):
-            large[i] = bool((boxes[:, 2:] * GLANCE_REDUCTION >= GLANCE_FACE).any())
+        for i, (boxes, _) in zip(glanced, self._search([quarter(fine[i]) for i in glanced], GLANCE_SCORE), strict=True):
+            large[i] = bool((4 * boxes[:, 2:] >= GLANCE_FACE).any())
         return large
 
     def _search(self, pictures: Sequence[RGB], min_score: float) -> list[Boxes]:
@@ -123,6 +124,18 @@ def coarser(pixels: RGB) -> list[RGB]:
         image = image.reduce(min(4, -(-longer // COARSE_SEARCH)))
         levels.append(np.asarray(image))
     return levels
+
+
+def quarter(pixels: RGB) -> RGB:
+    """What a glance looks at: the mean of each 4 x 4 pixels; what is left over at the edges falls away. It takes two
+    thirds of the time of Pillow's ``reduce``."""
+    height, width = (side - side % 4 for side in pixels.shape[:2])
+    rows = pixels[:height, :width].reshape(height // 4, 4, 3 * width)
+    sums = np.add(rows[:, 0], rows[:, 1], dtype=np.uint16)
+    sums += rows[:, 2]
+    sums += rows[:, 3]
+    means = sums.reshape(-1, 12).astype(np.float32) @ _MEAN_OF_FOUR
+    return means.astype(np.uint8).reshape(height // 4, width // 4, 3)
 
 
 def _padded(inputs: Sequence[RGB]) -> npt.NDArray[np.uint8]:

@@ -35,7 +35,7 @@ LOADS_BEFORE_GIVING_UP = 3
 LONGEST_PAUSE_S = 5.0
 HARD_LIMIT = 2
 """An engine that holds this many times its memory limit while it works is killed."""
-_TICK_S = 0.05
+_TICK_S = 0.2
 _MEMORY_EVERY_S = 0.5
 _HELD_UP_S = 2.0
 

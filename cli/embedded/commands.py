@@ -9,7 +9,9 @@ from mien.queue import CLASSIFY_QUEUES, CONTROL_QUEUE, PREDICT_QUEUES
 CONTROL_THREADS = 4
 PREDICT_THREADS = 2
 """Threads of a worker that are left for single images while the others hold chunks."""
-_CELERY = ("celery", "-A", "worker", "worker", "--pool", "threads", "--without-gossip", "--without-mingle")
+_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+"""Workers tell each other nothing: what they do stands in the ledger."""
+_CELERY = ("celery", "-A", "worker", "worker", "--pool", "threads", *_QUIET)
 
 
 def web() -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mien.images import DecodedImage, decode
 from worker import face_search
-from worker.face_search import WEIGHTS, Face, FaceDetector, coarser, reduced
+from worker.face_search import WEIGHTS, Face, FaceDetector, coarser, quarter, reduced
 from worker.onnx_sessions import open_session
 
 
@@ -61,7 +61,15 @@ def test_a_search_and_the_coarser_ones(side: int, detect_size: int, expected: li
     assert all(level.shape[0] == -(-level.shape[1] // 2) for level in levels)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (8, 300), (480, 640), (33, 31)])
+@pytest.mark.parametrize("shape", [(480, 640), (483, 641), (200, 502), (4, 7)])
+def test_a_glance_looks_at_the_means_of_sixteen_pixels(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    height, width = shape[0] // 4, shape[1] // 4
+    blocks = pixels[: 4 * height, : 4 * width].reshape(height, 4, width, 4, 3)
+    np.testing.assert_array_equal(quarter(pixels), blocks.mean(axis=(1, 3)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 300), (480, 640), (33, 31), (3, 600), (170, 700)])
 def test_nothing_is_found_where_nothing_is(detector: FaceDetector, shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     flat = np.full((*shape, 3), 120, np.uint8)
