@@ -29,11 +29,11 @@ from worker.faults import device_fault, read_faults
 from worker.memory import resident_bytes
 from worker.messages import (
     EngineSpec,
-    ImageTask,
+    Handed,
     pack,
-    pack_result,
+    pack_results,
     unpack,
-    unpack_image,
+    unpack_images,
     unpack_spec,
 )
 from worker.specs import model_of
@@ -57,16 +57,6 @@ class DecoderConfig:
     """Resident memory beyond which it asks to be replaced."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """An image to prepare; ``alone``: it is suspected of ending engines."""
-
-    spec: int
-    task: ImageTask
-    urgent: bool
-    alone: bool
-
-
 class Inbox:
     """Images that wait in this process; a thread fills it, so that the supervisor's sending never blocks for long."""
 
@@ -74,15 +64,15 @@ class Inbox:
         self.specs: dict[int, EngineSpec] = {}
         self._pipe = pipe
         self._device_gone = device_gone
-        self._urgent: deque[Work] = deque()
-        self._waiting: deque[Work] = deque()
+        self._urgent: deque[Handed] = deque()
+        self._waiting: deque[Handed] = deque()
         self._arrived = threading.Condition()
 
     def start(self) -> None:
         """Begin to receive."""
         threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
-    def take(self, timeout: float) -> Work | None:
+    def take(self, timeout: float) -> Handed | None:
         """The next image, urgent ones first; None if none came in time."""
         with self._arrived:
             if not (self._urgent or self._waiting):
@@ -106,10 +96,10 @@ class Inbox:
                 match content["kind"]:
                     case "spec":
                         self.specs[content["number"]] = unpack_spec(content)
-                    case "image":
-                        work = Work(content["spec"], unpack_image(content), content["first"], content["alone"])
+                    case "images":
                         with self._arrived:
-                            (self._urgent if work.urgent else self._waiting).append(work)
+                            for image in unpack_images(content):
+                                (self._urgent if image.first else self._waiting).append(image)
                             self._arrived.notify()
                     case "device_gone":
                         self._device_gone()
@@ -150,7 +140,7 @@ class Device:
     def __len__(self) -> int:
         return len(self._there)
 
-    def classify(self, image: Prepared, work: Work, fault: str, sign: Callable[[], None]) -> None:
+    def classify(self, image: Prepared, work: Handed, fault: str, sign: Callable[[], None]) -> None:
         """Hand an image's crops over; its result goes to the supervisor when the answer comes."""
         with self._changed:
             while self._link is None:
@@ -161,7 +151,7 @@ class Device:
             self._sent_at[work.task.key] = time.monotonic()
         with contextlib.suppress(OSError):  # the thread that receives notices as well, and says so
             for parts in crop_frames(
-                work.spec, work.task.key, image.crops, urgent=work.urgent, alone=work.alone, fault=fault
+                work.spec, work.task.key, image.crops, urgent=work.first, alone=work.alone, fault=fault
             ):
                 send_parts(link, parts, sign)
         image.crops = []
@@ -196,7 +186,7 @@ class Device:
                     continue
                 waited = max(time.monotonic() - sent_at - answer.seconds, 0.0)
                 add_lap(image.times, "classify", (answer.seconds, waited))
-                self._say(pack_result(image.result(list(answer.rows))))
+                self._say(pack_results([image.result(list(answer.rows))]))
         except (EOFError, OSError):
             link.close()
             if self._link is link:
@@ -251,7 +241,7 @@ def serve(pipe: Connection, config: DecoderConfig) -> None:
         if image.crops:
             device.classify(image, work, device_fault(faults, work.task.path), sign)
         else:
-            say(pack_result(image.result([])))
+            say(pack_results([image.result([])]))
 
 
 def _model(models: dict[int, Model], number: int, spec: EngineSpec) -> Model:

@@ -19,12 +19,11 @@ from worker.engine_life import live
 from worker.memory import resident_bytes
 from worker.messages import (
     EngineSpec,
-    ImageResult,
     ImageTask,
     pack,
-    pack_result,
+    pack_results,
     unpack,
-    unpack_image,
+    unpack_images,
     unpack_spec,
 )
 
@@ -91,9 +90,9 @@ class Inbox:
                 with self._arrived:
                     if content["kind"] == "spec":
                         self._specs[content["number"]] = unpack_spec(content)
-                    elif content["kind"] == "image":
-                        task = unpack_image(content)
-                        self._waiting[task.key] = (content["spec"], task, content["first"])
+                    elif content["kind"] == "images":
+                        for image in unpack_images(content):
+                            self._waiting[image.ticket] = (image.spec, image.task, image.first)
                         self._arrived.notify()
         except (EOFError, OSError):
             os._exit(0)  # the supervisor closed the pipe, or is gone: whatever the main thread does is of no use now
@@ -114,8 +113,7 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
     def begin_after_urgent(key: int) -> None:
         """Between the images of a batch, those that somebody waits for are let through."""
         while (urgent := inbox.take_urgent(stages.has_classifier)) is not None:
-            for result in stages.run(urgent[0], [urgent[1]], begin=begin):
-                _send(pipe, result)
+            pipe.send_bytes(pack_results(stages.run(urgent[0], [urgent[1]], begin=begin)))
         begin(key)
 
     while True:
@@ -129,16 +127,11 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
                 pipe.send_bytes(pack("unusable", number=number, code=error.code, detail=error.detail))
                 continue
             pipe.send_bytes(pack("loaded", number=number))
-        for result in stages.run(spec, tasks, begin=begin_after_urgent):
-            _send(pipe, result)
+        pipe.send_bytes(pack_results(stages.run(spec, tasks, begin=begin_after_urgent)))
         resident = resident_bytes()
         if resident is not None and resident > config.max_rss_bytes:
             pipe.send_bytes(pack("retire", resident=resident))
             return
-
-
-def _send(pipe: Connection, result: ImageResult) -> None:
-    pipe.send_bytes(pack_result(result))
 
 
 def main(arguments: list[str]) -> None:

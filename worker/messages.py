@@ -6,6 +6,7 @@ On the wire it is JSON, not pickle: an engine decodes files from strangers, and 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -115,37 +116,67 @@ def unpack_spec(content: dict[str, Any]) -> EngineSpec:
     return EngineSpec(**{field.name: content[field.name] for field in fields(EngineSpec)})
 
 
-def pack_image(ticket: int, spec: int, task: ImageTask, *, first: bool, alone: bool = False) -> bytes:
-    """Hand an engine an image; ``first``: before all others that wait; ``alone``: it is suspected of ending engines."""
-    head = pack(
-        "image",
-        ticket=ticket,
-        spec=spec,
-        root=task.root.decode("latin-1"),  # any byte string survives latin-1 and back
-        path=task.path.decode("latin-1"),
-        identity=task.identity,
-        first=first,
-        alone=alone,
-    )
-    return head if task.data is None else b"".join((head, b"\n", task.data))
+@dataclass(frozen=True)
+class Handed:
+    """An image on its way to an engine under a ticket; ``first``: before all others that wait; ``alone``: it is
+    suspected of ending engines."""
+
+    ticket: int
+    spec: int
+    task: ImageTask
+    first: bool
+    alone: bool = False
 
 
-def unpack_image(content: dict[str, Any]) -> ImageTask:
-    """The task in an ``image`` message; its ticket is the key."""
+def pack_images(images: Sequence[Handed]) -> Iterator[bytes]:
+    """Hand an engine images: those that are files in one message, each that travels along in one of its own."""
+    files = [_image(image) for image in images if image.task.data is None]
+    if files:
+        yield pack("images", images=files)
+    for image in images:
+        if image.task.data is not None:
+            yield b"".join((pack("images", images=[_image(image)]), b"\n", image.task.data))
+
+
+def unpack_images(content: dict[str, Any]) -> list[Handed]:
+    """The images of an ``images`` message; their tickets are the tasks' keys."""
+    return [
+        Handed(image["ticket"], image["spec"], _task(image, content.get("data")), image["first"], image["alone"])
+        for image in content["images"]
+    ]
+
+
+def _image(image: Handed) -> dict[str, Any]:
+    return {
+        "ticket": image.ticket,
+        "spec": image.spec,
+        "root": image.task.root.decode("latin-1"),  # any byte string survives latin-1 and back
+        "path": image.task.path.decode("latin-1"),
+        "identity": image.task.identity,
+        "first": image.first,
+        "alone": image.alone,
+    }
+
+
+def _task(content: dict[str, Any], data: bytes | None) -> ImageTask:
     root, path = content["root"].encode("latin-1"), content["path"].encode("latin-1")
-    return ImageTask(content["ticket"], root, path, content.get("data"), content["identity"])
+    return ImageTask(content["ticket"], root, path, data, content["identity"])
 
 
-def pack_result(result: ImageResult) -> bytes:
-    """A result on its way back; its key is the ticket."""
+def pack_results(results: Sequence[ImageResult]) -> bytes:
+    """Results on their way back, in one message: whoever hears them wakes once. Their keys are the tickets."""
+    return pack("results", results=[_result(result) for result in results])
+
+
+def _result(result: ImageResult) -> dict[str, Any]:
     content = {field.name: getattr(result, field.name) for field in fields(ImageResult)}
     content["sha256"] = None if result.sha256 is None else result.sha256.hex()
     content["faces"] = [[f.x, f.y, f.width, f.height, f.score, f.probabilities] for f in result.faces]
-    return pack("result", **content)
+    return content
 
 
 def unpack_result(content: dict[str, Any], key: int) -> ImageResult:
-    """The result in a ``result`` message, under the key of its task."""
+    """A result of a ``results`` message, under the key of its task."""
     values = {field.name: content[field.name] for field in fields(ImageResult)}
     values["key"] = key
     values["sha256"] = None if content["sha256"] is None else bytes.fromhex(content["sha256"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from worker.engine_process import EngineProcess
+from worker.messages import Handed
 from worker.queueing import Hand
 
 
@@ -28,6 +29,8 @@ class Slot:
     loading: int | None = None
     """The spec whose model it loads."""
     hand: Hand = field(default_factory=Hand)
+    outgoing: list[Handed] = field(default_factory=list)
+    """Images of its hand that are yet to be sent."""
     specs: set[int] = field(default_factory=set)
     """The specs that it was told."""
     last_sign: float = 0.0

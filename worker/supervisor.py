@@ -19,7 +19,7 @@ from mien.errors import ModelError
 from mien.pipeline import DEFAULT_ENGINE_MAX_RSS_BYTES, DEFAULT_IMAGE_TIMEOUT_S
 from worker.engine_process import EngineProcess
 from worker.memory import oom_kills, resident_bytes
-from worker.messages import EngineSpec, ImageResult, ImageTask, pack_image, pack_spec, unpack_result
+from worker.messages import EngineSpec, Handed, ImageResult, ImageTask, pack_images, pack_spec, unpack_result
 from worker.queueing import Item, Queue
 from worker.slots import EngineStatus, Slot
 from worker.verdicts import GUILTY, judge
@@ -180,10 +180,8 @@ class EnginePool:
                     if item is not None:
                         item.begun = True
                     return  # nothing comes free by it
-                case "result":
-                    item = slot.hand.pop(content["key"])
-                    if item is not None:
-                        self._finish(item, unpack_result(content, item.task.key))
+                case "results":
+                    self._take_results(slot, content["results"])
                 case "ready":
                     slot.ready = True
                     slot.failed_starts = 0
@@ -203,6 +201,12 @@ class EnginePool:
                 case _:
                     self._on_other(slot, content)
             self._feed()
+
+    def _take_results(self, slot: Slot, results: list[dict[str, Any]]) -> None:
+        for result in results:
+            item = slot.hand.pop(result["key"])
+            if item is not None:
+                self._finish(item, unpack_result(result, item.task.key))
 
     def _on_other(self, slot: Slot, content: dict[str, Any]) -> None:
         """For pools whose engines say more."""
@@ -248,7 +252,7 @@ class EnginePool:
         return next((slot for slot in self._slots if slot.process is process), None)
 
     def _feed(self) -> None:
-        """Fill the engines' hands: one image at a time to the engine that holds the fewest."""
+        """Fill the engines' hands: one image at a time to the engine that holds the fewest; then send what each got."""
         slots = self._to_feed()
         coming = any(slot.process is not None and not slot.ready and not slot.failed_starts for slot in self._slots)
         fed = True
@@ -261,6 +265,11 @@ class EnginePool:
                     self._hand_over(slot, item)
                     fed = True
                     break
+        for slot in slots:
+            for message in pack_images(slot.outgoing):
+                if slot.process is not None:
+                    slot.process.send(message)
+            slot.outgoing.clear()
 
     def _hand_over(self, slot: Slot, item: Item) -> None:
         process = slot.process
@@ -274,7 +283,9 @@ class EnginePool:
         if number not in slot.specs:
             slot.specs.add(number)
             process.send(pack_spec(number, item.request.spec))
-        process.send(pack_image(self._tickets, number, item.task, first=item.request.interactive, alone=item.suspect))
+        slot.outgoing.append(
+            Handed(self._tickets, number, item.task, first=item.request.interactive, alone=item.suspect)
+        )
 
     def _finish(self, item: Item, result: ImageResult) -> None:
         self._queue.finish(item, result)

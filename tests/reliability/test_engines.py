@@ -190,7 +190,9 @@ def test_an_engine_that_says_nonsense_is_ended_and_replaced(
     spec: EngineSpec, folder: Path, pool: EnginePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = EnginePool._on_message
-    lies = iter([{"kind": "begin"}, {"kind": "result", "key": "?"}])  # fields are missing, or of the wrong type
+    lies = iter(
+        [{"kind": "begin"}, {"kind": "results", "results": [{"key": "?"}, 7]}]
+    )  # fields are missing, or of the wrong type
 
     def hear(self: EnginePool, process: EngineProcess, content: dict[str, Any]) -> None:
         if content["kind"] == "begin":

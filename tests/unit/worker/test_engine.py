@@ -14,7 +14,7 @@ import pytest
 from tests.support.tiny_model import make_tiny_model
 from tests.unit.worker.test_stages import make_spec
 from worker.engine import Inbox
-from worker.messages import EngineSpec, ImageTask, pack_image, pack_spec
+from worker.messages import EngineSpec, Handed, ImageTask, pack_images, pack_spec
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
 
 
 def send(pipe: Connection, ticket: int, number: int, *, first: bool = False) -> None:
-    pipe.send_bytes(pack_image(ticket, number, ImageTask(ticket, b"/", b"a.png"), first=first))
+    (message,) = pack_images([Handed(ticket, number, ImageTask(ticket, b"/", b"a.png"), first)])
+    pipe.send_bytes(message)
 
 
 def test_as_many_images_as_their_model_takes_at_once(pipe: tuple[Connection, Inbox], spec: EngineSpec) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from worker.messages import (
     EngineSpec,
     FaceResult,
+    Handed,
     ImageResult,
     ImageTask,
-    pack_image,
-    pack_result,
+    pack_images,
+    pack_results,
     pack_spec,
     unpack,
-    unpack_image,
+    unpack_images,
     unpack_result,
     unpack_spec,
 )
@@ -28,14 +31,16 @@ def test_a_spec() -> None:
 
 def test_any_path() -> None:
     task = ImageTask(5, bytes(range(1, 256)), b"\xff\xfe\n'\"\\ \xf0\x9f\x98\x80.jpg")
-    content = unpack(pack_image(5, 3, task, first=True))
-    assert unpack_image(content) == task
-    assert (content["spec"], content["first"]) == (3, True)
+    images = [Handed(5, 3, task, first=True), Handed(6, 2, replace(task, key=6), first=False, alone=True)]
+    (message,) = pack_images(images)
+    assert unpack_images(unpack(message)) == images
 
 
 def test_an_image_may_travel_inline() -> None:
     task = ImageTask(5, b"", b"", bytes(range(256)))
-    assert unpack_image(unpack(pack_image(5, 3, task, first=True))) == task
+    images = [Handed(5, 3, task, first=True), Handed(6, 3, ImageTask(6, b"/", b"a"), first=True)]
+    first, second = pack_images(images)
+    assert unpack_images(unpack(first)) + unpack_images(unpack(second)) == images[::-1]
     assert "data" not in repr(task)
 
 
@@ -52,7 +57,11 @@ def test_an_image_may_travel_inline() -> None:
     ],
 )  # fmt: skip
 def test_results(result: ImageResult) -> None:
-    assert unpack_result(unpack(pack_result(result)), 7) == result
+    other = replace(result, key=8)
+    first, second = unpack(pack_results([result, other]))["results"]
+    assert (first["key"], second["key"]) == (7, 8)
+    assert unpack_result(first, 7) == result
+    assert unpack_result(second, 8) == other
 
 
 @pytest.mark.parametrize("message", [b"", b"{", b"[]", b"{}", b'{"kind": 1}', b"\x80\x04."])
