@@ -113,10 +113,11 @@ class Bench:
         model: str,
         faces: str,
         targets: dict[str, float],
-        stages: Bare | None = None,
+        stages: tuple[Bare, Path],
     ) -> None:
         """Rows of Mien over a peer, one for each precision in ``targets``, and of fp32 over its bare stages.
-        ``folders``: the peer's, and Mien's."""
+        ``folders``: the peer's, and Mien's; ``stages``: they, and their folder."""
+        bare_stages, bare_folder = stages
         last: dict[str, JobStatus] = {}
 
         def ours(precision: str) -> float:
@@ -127,17 +128,15 @@ class Bench:
             self.mien(folders[0], model, faces, precision)  # loads the model
         sides: dict[str, Callable[[], float]] = {"peer": lambda: other.rate(folders[0])}
         sides |= {precision: lambda precision=precision: ours(precision) for precision in targets}  # type: ignore[misc]
-        if stages is not None:
-            stages.rate(folders[0])  # loads the model
-            stages.rounds.clear()
-            sides["stages"] = lambda: stages.rate(folders[0])
+        bare_stages.rate(bare_folder)  # loads the model
+        bare_stages.rounds.clear()
+        sides["stages"] = lambda: bare_stages.rate(bare_folder)
         rates = self.alternate(sides)
         for precision, target in targets.items():
             made_of = f"{rates[precision]:.1f} over {rates['peer']:.1f} images/s (its best batch: {other.batch})"
             self.rows.append(Row(f"{title}, {precision}", rates[precision] / rates["peer"], target, made_of))
             self.profiles.append(profile(f"{title}, {precision}", last[precision]))
-        if stages is not None:
-            self.rows.append(over_stages(title, rates, stages))
+        self.rows.append(over_stages(title, rates, bare_stages))
 
 
 def over_stages(title: str, rates: dict[str, float], stages: Bare) -> Row:
@@ -264,31 +263,39 @@ def engines(bench: Bench, at: Place) -> None:
 
 def tiny(bench: Bench, at: Place) -> None:
     """ViT-Tiny/16 at 112."""
-    with peer("pipeline", str(at.models["vit-tiny-112"])) as other:
+    model, mixed = at.models["vit-tiny-112"], at.folders["mixed"]
+    with peer("pipeline", str(model)) as other, bare(model, "fp32", "whole", core_count()) as stages:
         other.find_best_batch(at.folders["large"], BATCHES)
-        title = "ViT-Tiny/16 at 112, faces=whole"
-        bench.compare(title, other, at.mixed, model="vit-tiny-112", faces="whole", targets={"fp32": 4.0})
+        bench.compare(
+            "ViT-Tiny/16 at 112, faces=whole", other, at.mixed, model="vit-tiny-112", faces="whole",
+            targets={"fp32": 4.0}, stages=(stages, mixed),
+        )  # fmt: skip
 
 
 def whole(bench: Bench, at: Place) -> None:
     """The default model on whole images."""
+    mixed, targets = at.folders["mixed"], {"fp32": 0.85 * 3.0} | ({"int8": 0.85 * 5.5} if at.int8 else {})
     with peer("pipeline", str(DEFAULT)) as other, bare(DEFAULT, "fp32", "whole", core_count()) as stages:
         other.find_best_batch(at.folders["large"], BATCHES)
-        title, targets = "default model, faces=whole", {"fp32": 0.85 * 3.0} | ({"int8": 0.85 * 5.5} if at.int8 else {})
-        bench.compare(title, other, at.mixed, model="default", faces="whole", targets=targets, stages=stages)
+        bench.compare(
+            "default model, faces=whole", other, at.mixed, model="default", faces="whole",
+            targets=targets, stages=(stages, mixed),
+        )  # fmt: skip
 
 
 def detect(bench: Bench, at: Place) -> None:
     """The default model on faces that are found first."""
-    title = "default model, faces=detect"
+    mixed, targets = at.folders["mixed"], {"fp32": 2.5} | ({"int8": 4.0} if at.int8 else {})
     with (
         peer("detect", str(DEFAULT), str(at.yunet), "640") as other,
         bare(DEFAULT, "fp32", "detect", core_count()) as stages,
     ):
         other.find_best_batch(at.folders["large"], BATCHES)
-        targets = {"fp32": 2.5} | ({"int8": 4.0} if at.int8 else {})
-        bench.compare(title, other, at.mixed, model="default", faces="detect", targets=targets, stages=stages)
-        bench.rows.append(matched(bench, other, at.folders["mixed"]))
+        bench.compare(
+            "default model, faces=detect", other, at.mixed, model="default", faces="detect",
+            targets=targets, stages=(stages, mixed),
+        )  # fmt: skip
+        bench.rows.append(matched(bench, other, mixed))
 
 
 def second(bench: Bench, at: Place) -> None:
@@ -298,12 +305,13 @@ def second(bench: Bench, at: Place) -> None:
 
 def base(bench: Bench, at: Place) -> None:
     """ViT-B/16 at 224."""
-    with peer("pipeline", str(at.models["vit-base-224"])) as other:
-        other.find_best_batch(at.folders["few"], BATCHES)
-        targets = {"fp32": 1.25} | ({"int8": 3.0} if at.int8 else {})
-        title = "ViT-B/16 at 224, faces=whole"
-        folders = (at.folders["large"], at.folders["large"])
-        bench.compare(title, other, folders, model="vit-base-224", faces="whole", targets=targets)
+    model, large, few = at.models["vit-base-224"], at.folders["large"], at.folders["few"]
+    with peer("pipeline", str(model)) as other, bare(model, "fp32", "whole", core_count()) as stages:
+        other.find_best_batch(few, BATCHES)
+        bench.compare(
+            "ViT-B/16 at 224, faces=whole", other, (large, large), model="vit-base-224", faces="whole",
+            targets={"fp32": 1.25} | ({"int8": 3.0} if at.int8 else {}), stages=(stages, few),
+        )  # fmt: skip
 
 
 PARTS: dict[str, Callable[[Bench, Place], None]] = {

@@ -8,6 +8,8 @@ are shrunk into groups, as in a photograph of a class or a crowd, by how large a
 are processor time of one thread, on a 12 megapixel JPEG of 4000 x 3000 pixels: decoding for the search, and the search.
 
 ``--single`` searches each picture once, at the given size only: what there would be without the second, coarse search.
+``--glance`` prints another table: faces of given sizes in pictures of 640 x 640, found by one search and by two, and how
+often the glance calls for the second.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ SIZES = (256, 320, 480, 640, 800, 960, 1280)
 CANVAS = (4000, 3000)
 FACE_SHARES = (1 / 8, 1 / 12, 1 / 16, 1 / 24, 1 / 32, 1 / 48, 1 / 64)
 """Height of a face in the group photograph, as a share of its longer side."""
+GLANCED = (260, 300, 340, 380, 420, 460, 500, 560)
+NOISE = 12.0
 CLOSE_UPS = (1.0, 1.25, 1.6)
 """Side of a close-up, as a multiple of the face's longer side."""
 
@@ -106,11 +110,15 @@ def group(portraits: list[Portrait], share: float, dice: random.Random) -> tuple
 
 def close_up(portrait: Portrait, times: float) -> Image.Image:
     """The square around the face, ``times`` as long as its longer side, at 1200 pixels."""
+    return _framed(portrait, times, 1200)
+
+
+def _framed(portrait: Portrait, times: float, pixels: int) -> Image.Image:
     face = portrait.face
     side = max(face.width, face.height) * times
     left, top = face.x + face.width / 2 - side / 2, face.y + face.height / 2 - side / 2
     return portrait.image.transform(
-        (1200, 1200), Image.Transform.EXTENT, (left, top, left + side, top + side), Image.Resampling.BICUBIC
+        (pixels, pixels), Image.Transform.EXTENT, (left, top, left + side, top + side), Image.Resampling.BICUBIC
     )
 
 
@@ -131,6 +139,36 @@ def seconds(work: object, repeats: int = 15) -> float:
     return min(times)
 
 
+def print_glances(detector: FaceDetector, portraits: list[Portrait]) -> None:
+    """One search against two by the size of the face, and the glance between them."""
+    side, noise = 640, np.random.default_rng(0)
+    rows: dict[str, list[str]] = {}
+    for longer in GLANCED:
+        shots = []
+        for portrait in portraits:
+            scale = longer / max(portrait.face.width, portrait.face.height)
+            width, height = portrait.face.width * scale, portrait.face.height * scale
+            truth = Face((side - width) / 2, (side - height) / 2, width, height, 1.0)
+            shots.append((as_decoded(_framed(portrait, side / longer, side)), truth))
+        for name, setting in (("one search", "LARGEST_SINGLE_SEARCH"), ("two searches", "LARGEST_GLANCED")):
+            kept = getattr(face_search, setting)
+            setattr(face_search, setting, side if setting == "LARGEST_SINGLE_SEARCH" else 0)
+            best = [max((overlap(face, truth) for face in detector.detect([image])[0]), default=0.0)
+                    for image, truth in shots]  # fmt: skip
+            setattr(face_search, setting, kept)
+            hits = [value for value in best if value >= 0.5]
+            rows.setdefault(f"found by {name}", []).append(f"{len(hits) / len(best):.3f}")
+            rows.setdefault(f"overlap (IoU), {name}", []).append(f"{sum(hits) / len(hits):.3f}")
+        clean = [image.pixels for image, _ in shots]
+        noisy = [np.clip(p + noise.normal(0, NOISE, p.shape), 0, 255).astype(np.uint8) for p in clean]
+        for name, pictures in (("the glance says yes", clean), (f"with noise of {NOISE:g}", noisy)):
+            yes = sum(detector.calls_for_coarse([picture])[0] for picture in pictures)
+            rows.setdefault(name, []).append(f"{yes / len(pictures):.3f}")
+    print_row("face, pixels", [str(longer) for longer in GLANCED])
+    for name, cells in rows.items():
+        print_row(name, cells)
+
+
 def print_row(name: str, values: list[str]) -> None:
     print(f"{name:<36}" + "".join(f"{value:>11}" for value in values))
 
@@ -142,6 +180,7 @@ def main() -> None:
     parser.add_argument("--more", type=Path, action="append", default=[], help="more of them")
     parser.add_argument("--limit", type=int, default=200, help="photographs taken from each folder")
     parser.add_argument("--single", action="store_true", help="one search per picture")
+    parser.add_argument("--glance", action="store_true", help="the table of glances instead")
     parser.add_argument("--min-score", type=float, default=0.7)
     options = parser.parse_args()
     if options.single:
@@ -149,6 +188,9 @@ def main() -> None:
     detector = FaceDetector()
     portraits = load_portraits(detector, [options.photos, *options.more], options.limit)
     print(f"{len(portraits)} portraits, score >= {options.min_score}; rows: share of the faces found (stray boxes)\n")
+    if options.glance:
+        print_glances(detector, portraits)
+        return
     print_row("longer side of the search", [str(size) for size in SIZES])
 
     def search(image: DecodedImage, size: int) -> list[Face]:

@@ -72,7 +72,8 @@ class FaceDetector:
         dropped.
         """
         fine = [reduced(image.pixels, detect_size) for image in images]
-        coarse = [coarser(pixels) if needed else [] for pixels, needed in zip(fine, self._large(fine), strict=True)]
+        needed = self.calls_for_coarse(fine)
+        coarse = [coarser(pixels) if yes else [] for pixels, yes in zip(fine, needed, strict=True)]
         searches = [(i, level) for i, pixels in enumerate(fine) for level in (pixels, *coarse[i])]
         found: list[list[Boxes]] = [[] for _ in images]
         for (i, pixels), (boxes, scores) in zip(
@@ -81,7 +82,7 @@ class FaceDetector:
             found[i].append((_in_full_image(boxes, images[i], pixels.shape), scores))
         return [_faces(boxes, image, min_face) for boxes, image in zip(found, images, strict=True)]
 
-    def _large(self, fine: Sequence[RGB]) -> list[bool]:
+    def calls_for_coarse(self, fine: Sequence[RGB]) -> list[bool]:
         """Whether each picture of a fine search may hold a face too large for it: none where nothing is lost without
         the coarse search, each where a glance would be no cheaper, and otherwise those where a glance shows one."""
         longer = [max(pixels.shape) for pixels in fine]
