@@ -8,8 +8,8 @@ are shrunk into groups, as in a photograph of a class or a crowd, by how large a
 are processor time of one thread, on a 12 megapixel JPEG of 4000 x 3000 pixels: decoding for the search, and the search.
 
 ``--single`` searches each picture once, at the given size only: what there would be without the second, coarse search.
-``--glance`` prints another table: faces of given sizes in pictures of 640 x 640, found by one search and by two, and how
-often the glance calls for the second.
+``--glance`` prints another table: faces of given sizes in pictures of 640 x 640, found by one search and by two, and
+how often the glance calls for the second.
 """
 
 from __future__ import annotations
