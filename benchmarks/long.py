@@ -10,6 +10,7 @@ that of control (which expands) and the broker, over the engines'.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -17,27 +18,27 @@ from pathlib import Path
 import psutil
 
 from benchmarks.machine import describe, replace_section
-from benchmarks.memory import PART_MARKS, make_small, memory_by_part
+from benchmarks.memory import PARTS, make_small, memory_by_part, part_of
 from benchmarks.system import embedded_system
-
-MARKS = {**PART_MARKS, "broker": "valkey"}
 
 
 def processor_seconds(data_dir: Path) -> dict[str, float]:
     """Seconds of processor time of each part of this data folder's Mien, so far."""
-    sums = dict.fromkeys([*MARKS, "other"], 0.0)
+    sums = dict.fromkeys([*PARTS, "broker", "other"], 0.0)
     for process in psutil.process_iter():
-        try:
-            command = " ".join(process.cmdline())
-            broker = str(data_dir) in command and "valkey" in command
-            if not broker and process.environ().get("MIEN_DATA_DIR") != str(data_dir):
-                continue
-            part = next((name for name, mark in MARKS.items() if mark in command), "other")
-            times = process.cpu_times()
-            sums[part] += times.user + times.system
-        except psutil.Error:
-            continue
+        with contextlib.suppress(psutil.Error):
+            part = "broker" if _is_broker(process, data_dir) else part_of(process, data_dir)
+            if part is not None:
+                times = process.cpu_times()
+                sums[part if part in sums else "other"] += times.user + times.system
     return sums
+
+
+def _is_broker(process: psutil.Process, data_dir: Path) -> bool:
+    """The broker's title names its socket, and hides its environment."""
+    recorded = data_dir / "broker.url"
+    socket = recorded.read_text().strip().removeprefix("redis+socket://") if recorded.exists() else ""
+    return bool(socket) and any(socket in part for part in process.cmdline())
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
             while True:
                 state = client.job(job.id)
                 memory = memory_by_part(data_dir)
-                cells = " | ".join(f"{memory[part]:.0f}" for part in PART_MARKS)
+                cells = " | ".join(f"{memory[part]:.0f}" for part in PARTS)
                 lines.append(f"| {time.monotonic() - start:.0f} | {state.done:,} | {cells} |")
                 print(lines[-1], flush=True)
                 if state.is_final:
@@ -85,9 +86,9 @@ def report(images: int, precision: str, lines: list[str], seconds: float, spent:
         f"{precision}; {describe()}. {images / seconds:.0f} images/s. PSS in MiB, "
         "summed over the processes of each part:\n\n"
         "| seconds | images done | "
-        + " | ".join(PART_MARKS)
+        + " | ".join(PARTS)
         + " |\n"
-        + "| --- " * (2 + len(PART_MARKS))
+        + "| --- " * (2 + len(PARTS))
         + "|\n"
         + "\n".join(shown)
         + f"\n\nQueue and database cost {100 * overhead / spent['engines']:.1f}% of the engines' processor time "

@@ -18,9 +18,23 @@ import psutil
 
 from benchmarks.mixed import portraits
 from benchmarks.system import embedded_system
+from cli.embedded.leftovers import MARK
 
 SMALL = 112
-PART_MARKS = {"web": "web.app", "worker": "-n worker", "control": "-n control", "engines": "worker.engine"}
+PARTS = ("web", "worker", "control", "engines")
+
+
+def part_of(process: psutil.Process, data_dir: Path) -> str | None:
+    """Which part of this data folder's Mien a process belongs to; None: it is not of it.
+
+    The environment says so; titles do not: with ``setproctitle`` installed Celery and gunicorn choose their own.
+    """
+    environment = process.environ()
+    if environment.get("MIEN_DATA_DIR") != str(data_dir):
+        return None
+    if "worker.engine" in process.cmdline():
+        return "engines"
+    return environment.get(MARK, "").partition("@")[0] or "other"
 
 
 def make_small(photos: Path, target: Path, count: int) -> None:
@@ -41,18 +55,13 @@ def make_small(photos: Path, target: Path, count: int) -> None:
 
 def memory_by_part(data_dir: Path) -> dict[str, float]:
     """PSS in MiB (RSS where there is no PSS), summed over the processes of each part of this data folder's Mien."""
-    sums = dict.fromkeys(PART_MARKS, 0.0)
+    sums = dict.fromkeys(PARTS, 0.0)
     for process in psutil.process_iter():
-        try:
-            if process.environ().get("MIEN_DATA_DIR") != str(data_dir):
-                continue
-            command = " ".join(process.cmdline())
-            part = next((name for name, mark in PART_MARKS.items() if mark in command), None)
-            if part:
+        with contextlib.suppress(psutil.Error):
+            part = part_of(process, data_dir)
+            if part in sums:
                 facts = process.memory_full_info()
                 sums[part] += getattr(facts, "pss", facts.rss) / 2**20
-        except psutil.Error:
-            continue
     return sums
 
 
@@ -90,8 +99,7 @@ class EngineMemory:
 
     def _is_engine(self, process: psutil.Process) -> bool:
         try:
-            mine = process.environ().get("MIEN_DATA_DIR") == str(self._data_dir)
-            return mine and PART_MARKS["engines"] in " ".join(process.cmdline())
+            return part_of(process, self._data_dir) == "engines"
         except psutil.Error:
             return False
 
@@ -111,12 +119,12 @@ def main() -> None:
         with embedded_system(data_dir, [folder]) as client:
             start = time.monotonic()
             job = client.submit_folder(str(folder), faces=arguments.faces, precision=arguments.precision)
-            print("| seconds | images done | " + " | ".join(f"{part}, MiB" for part in PART_MARKS) + " |")
-            print("| --- " * (2 + len(PART_MARKS)) + "|")
+            print("| seconds | images done | " + " | ".join(f"{part}, MiB" for part in PARTS) + " |")
+            print("| --- " * (2 + len(PARTS)) + "|")
             while True:
                 state = client.job(job.id)
                 memory = memory_by_part(data_dir)
-                cells = " | ".join(f"{memory[part]:.0f}" for part in PART_MARKS)
+                cells = " | ".join(f"{memory[part]:.0f}" for part in PARTS)
                 print(f"| {time.monotonic() - start:.0f} | {state.done:,} | {cells} |", flush=True)
                 if state.is_final:
                     break
