@@ -5,7 +5,7 @@ Importable without numpy. Raise ``PIPELINE_VERSION`` when a change moves any box
 
 from __future__ import annotations
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 DECODER = "simplejpeg+pillow/1"
 """How bytes become pixels; see mien/images.py."""
 DETECTOR = "yunet_2023mar"

@@ -19,7 +19,7 @@ BATCH = 8
 """Crops that go through a network at once, at most; on the CPU 8 beat 1 and 32."""
 PASS_PIXELS = 2 * 224 * 224
 """Pixels that go through a network at once on the CPU: with more, what passes between layers outgrows the core's cache
-(two inputs of 224 x 224 take a sixth less time each than eight; docs/decisions.md)."""
+(two inputs of 224 x 224 take 8 to 19% less time each than eight; docs/decisions.md)."""
 
 
 def crops_at_once(spec: InputSpec, most: int = BATCH) -> int:

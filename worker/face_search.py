@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +75,8 @@ class FaceDetector:
         coarse = [coarser(pixels) if yes else [] for pixels, yes in zip(fine, needed, strict=True)]
         searches = [(i, level) for i, pixels in enumerate(fine) for level in (pixels, *coarse[i])]
         found: list[list[Boxes]] = [[] for _ in images]
-        for (i, pixels), (boxes, scores) in zip(
-            searches, self._search([p for _, p in searches], min_score), strict=True
-        ):
+        results = self._search([pixels for _, pixels in searches], min_score)
+        for (i, pixels), (boxes, scores) in zip(searches, results, strict=True):
             found[i].append((_in_full_image(boxes, images[i], pixels.shape), scores))
         return [_faces(boxes, image, min_face) for boxes, image in zip(found, images, strict=True)]
 
@@ -100,9 +98,9 @@ class FaceDetector:
             same = [i for i, pixels in enumerate(pictures) if pixels.shape == shape]
             pixels = _padded([pictures[i] for i in same])
             squares, heads = self._session.run(["squares", "heads"], {"pixels": pixels})
-            cells = _cells(*pixels.shape[1:3])
+            _, height, width, _ = pixels.shape
             for at, i in enumerate(same):
-                found[i] = _decoded(squares[at], heads[at], cells, min_score)
+                found[i] = _decoded(squares[at], heads[at], height, width, min_score)
         return [found[i] for i in range(len(pictures))]
 
 
@@ -154,24 +152,18 @@ def _multiple(side: int) -> int:
     return -(-side // 32) * 32
 
 
-@lru_cache(maxsize=32)
-def _cells(height: int, width: int) -> Floats:
-    """Left, top and stride of each cell (cells x 3), in the order of the network's outputs."""
-    parts = []
-    for stride in STRIDES:
-        top, left = np.mgrid[0 : height // stride, 0 : width // stride] * stride
-        parts.append(np.stack([left.ravel(), top.ravel(), np.full(left.size, stride)], axis=1))
-    return np.concatenate(parts).astype(np.float32)
-
-
-def _decoded(squares: Floats, heads: Floats, cells: Floats, min_score: float) -> Boxes:
-    """One picture's boxes out of the network's outputs: score = sqrt(class x object), centre = (cell + offset) x
-    stride, size = exp(log size) x stride (Wu et al. 2023, and OpenCV's FaceDetectorYN)."""
+def _decoded(squares: Floats, heads: Floats, height: int, width: int, min_score: float) -> Boxes:
+    """The boxes in a padded picture, out of the network's outputs: score = sqrt(class x object), centre = (cell +
+    offset) x stride, size = exp(log size) x stride (Wu et al. 2023, and OpenCV's FaceDetectorYN)."""
     likely = np.flatnonzero(squares >= np.float32(min_score) ** 2)
-    corner, stride = cells[likely, :2], cells[likely, 2:]
-    centres = corner + heads[likely, :2] * stride
-    sizes = np.exp(heads[likely, 2:4]) * stride
-    return np.concatenate([centres - sizes / 2, sizes], axis=1), np.sqrt(squares[likely])
+    firsts = np.cumsum([0, *((height // stride) * (width // stride) for stride in STRIDES[:-1])])
+    level = np.searchsorted(firsts, likely, side="right") - 1
+    stride = np.array(STRIDES)[level]
+    row, column = np.divmod(likely - firsts[level], width // stride)
+    corner, scale = np.stack([column, row], axis=1), stride[:, None].astype(np.float32)
+    centres = (corner + heads[likely, :2]) * scale
+    sizes = np.exp(heads[likely, 2:4]) * scale
+    return np.concatenate([centres - sizes / 2, sizes], axis=1).astype(np.float32), np.sqrt(squares[likely])
 
 
 def _suppressed(boxes: Floats, scores: Floats) -> Boxes:
