@@ -26,6 +26,14 @@ UNDOCUMENTED = {405, 500}
 """Answers that any address can give, for a wrong method and for a fault of ours: not listed each time."""
 
 
+def close_app(app: Flask) -> None:
+    """Let go of its ledger: what its audit log has yet to write is written first, or a thread would ask for a database
+    that is gone."""
+    parts = parts_of(app)
+    parts.trail.wait_until_written(5)
+    parts.db.dispose()
+
+
 def install_model(directory: Path, name: str = "tiny") -> Model:
     """A model folder that the front end can read; nothing here runs it."""
     source = directory.parent / f"source-{name}"

@@ -10,14 +10,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from mien.database import Database
-from tests.support.web import make_app, parts_of
+from tests.support.web import close_app, make_app
 
 
 @pytest.fixture
 def app(tmp_path: Path, db: Database) -> Iterator[Flask]:
     app = make_app(tmp_path, database_url=db.url.render_as_string(hide_password=False))
     yield app
-    parts_of(app).db.dispose()
+    close_app(app)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from mien.schema import metadata
 from mien.settings import Settings
 from tests.support.machine import SAMPLES
 from tests.support.tiny_model import expected, make_tiny_model
-from tests.support.web import make_app, make_settings, parts_of
+from tests.support.web import close_app, make_app, make_settings, parts_of
 from worker.predict import Predicting
 from worker.supervisor import EnginePool
 
@@ -61,7 +61,7 @@ def app(tmp_path: Path, settings: Settings) -> Iterator[Flask]:
     )
     app = make_app(tmp_path, **changes)
     yield app
-    parts_of(app).db.dispose()
+    close_app(app)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mien.errors import ConflictError, NoSpaceError, UnavailableError
 from mien.uploading import Choice, FolderUpload
 from tests.support.redis import free_port
 from tests.support.uploads import facts, stored
-from tests.support.web import make_settings, parts_of
+from tests.support.web import close_app, make_settings
 from web.app import create_app
 
 pytestmark = pytest.mark.long
@@ -34,7 +34,7 @@ def app(tmp_path: Path, db: Database) -> Iterator[Flask]:
     )
     app = create_app(settings)
     yield app
-    parts_of(app).db.dispose()
+    close_app(app)
 
 
 @pytest.fixture
