@@ -34,7 +34,7 @@ from worker.predict import Predicting
 
 log = logging.getLogger(__name__)
 
-WEBHOOKS_EVERY_S = 1.0
+WEBHOOKS_EVERY_S = 2.0
 
 
 class Process:
