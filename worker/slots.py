@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from worker.engine_process import EngineProcess
-from worker.messages import Handed
-from worker.queueing import Hand
+from worker.messages import Handed, pack_images, pack_spec
+from worker.queueing import Hand, Item
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,21 @@ class Slot:
     def takes_images(self) -> bool:
         """Whether it may be fed."""
         return self.ready and self.killed_for is None and not self.retired
+
+    def take(self, ticket: int, item: Item) -> None:
+        """An image comes into its hand, to be sent with the others; the process learns the image's spec if need be."""
+        if self.process is None:
+            raise AssertionError("an empty slot was fed")
+        self.hand.put(ticket, item)
+        request = item.request
+        if request.number not in self.specs:
+            self.specs.add(request.number)
+            self.process.send(pack_spec(request.number, request.spec))
+        self.outgoing.append(Handed(ticket, request.number, item.task, first=request.interactive, alone=item.suspect))
+
+    def send_outgoing(self) -> None:
+        """Send the process what of its hand it was not sent yet."""
+        for message in pack_images(self.outgoing):
+            if self.process is not None:
+                self.process.send(message)
+        self.outgoing.clear()

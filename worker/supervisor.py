@@ -19,7 +19,7 @@ from mien.errors import ModelError
 from mien.pipeline import DEFAULT_ENGINE_MAX_RSS_BYTES, DEFAULT_IMAGE_TIMEOUT_S
 from worker.engine_process import EngineProcess
 from worker.memory import oom_kills, resident_bytes
-from worker.messages import EngineSpec, Handed, ImageResult, ImageTask, pack_images, pack_spec, unpack_result
+from worker.messages import EngineSpec, ImageResult, ImageTask, unpack_result
 from worker.queueing import Item, Queue
 from worker.slots import EngineStatus, Slot
 from worker.verdicts import GUILTY, judge
@@ -266,26 +266,13 @@ class EnginePool:
                     fed = True
                     break
         for slot in slots:
-            for message in pack_images(slot.outgoing):
-                if slot.process is not None:
-                    slot.process.send(message)
-            slot.outgoing.clear()
+            slot.send_outgoing()
 
     def _hand_over(self, slot: Slot, item: Item) -> None:
-        process = slot.process
-        if process is None:
-            raise AssertionError("an empty slot was fed")
         if not slot.hand:
             slot.last_sign = time.monotonic()
         self._tickets += 1
-        slot.hand.put(self._tickets, item)
-        number = item.request.number
-        if number not in slot.specs:
-            slot.specs.add(number)
-            process.send(pack_spec(number, item.request.spec))
-        slot.outgoing.append(
-            Handed(self._tickets, number, item.task, first=item.request.interactive, alone=item.suspect)
-        )
+        slot.take(self._tickets, item)
 
     def _finish(self, item: Item, result: ImageResult) -> None:
         self._queue.finish(item, result)
