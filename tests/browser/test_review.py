@@ -16,8 +16,8 @@ pytestmark = pytest.mark.browser
 SIZES = [{"width": 1200, "height": 800}, {"width": 360, "height": 740}]
 
 
-def begin(page: Any, job: str, mode: str, rater: str, size: int = 8) -> str:
-    """From the job's page to the first face; gives the review's address."""
+def begin(page: Any, job: str, mode: str, rater: str, size: int = 8, *, script: bool = True) -> str:
+    """From the job's page to the first face, where the desk takes keys if it has its ``script``; the review's address."""
     page.goto(f"/jobs/{job}")
     page.get_by_role("link", name="Review").click()
     card = page.get_by_role("region", name=mode)
@@ -28,6 +28,8 @@ def begin(page: Any, job: str, mode: str, rater: str, size: int = 8) -> str:
     else:
         card.get_by_role("button", name="Begin with the least certain").click()
     page.wait_for_url(re.compile("/reviews/"))
+    if script:  # the last thing it does at the start is to focus the desk
+        page.wait_for_function("document.activeElement?.id === 'desk'")
     return str(page.url).partition("?")[0]
 
 
@@ -118,7 +120,7 @@ def test_a_lost_server_loses_no_answer(page: Any, job_of_people: str) -> None:
 
 def test_without_script(browser: Any, mien: Running, job_of_people: str) -> None:
     with watched_page(browser, mien.url, java_script_enabled=False) as page:
-        begin(page, job_of_people, "Check", "Eve", 2)
+        begin(page, job_of_people, "Check", "Eve", 2, script=False)
         page.locator(".label-button").first.click()
         assert page.get_by_text("1 of 2 rated").is_visible()
         page.get_by_role("button", name="Cannot be decided").click()
