@@ -17,7 +17,7 @@ SIZES = [{"width": 1200, "height": 800}, {"width": 360, "height": 740}]
 
 
 def begin(page: Any, job: str, mode: str, rater: str, size: int = 8, *, script: bool = True) -> str:
-    """From the job's page to the first face, where the desk takes keys if it has its ``script``; the review's address."""
+    """From the job's page to the first face, where the desk takes keys (with its ``script``); the review's address."""
     page.goto(f"/jobs/{job}")
     page.get_by_role("link", name="Review").click()
     card = page.get_by_role("region", name=mode)
