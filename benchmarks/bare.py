@@ -23,13 +23,12 @@ def serve(model_folder: str, precision: str, faces: str) -> None:
     """Answer each folder on standard input with seconds per image: ``decode`` (from file to input) and ``forward``."""
     from mien.images import decode, probe
     from mien.model_folder import load_model
-    from worker.classifier import OnnxClassifier, crops_at_once
+    from worker.classifier import OnnxClassifier, passes
     from worker.crops import crop_face, crop_whole, side_needed, whole_side
     from worker.face_search import FaceDetector
 
     classifier = OnnxClassifier(load_model(model_folder), precision)
     spec, crop = classifier.model.input, classifier.model.crop
-    at_once = crops_at_once(spec)
     detector = FaceDetector()
 
     def crops_of(path: Path) -> list[Any]:
@@ -48,8 +47,8 @@ def serve(model_folder: str, precision: str, faces: str) -> None:
         start = time.perf_counter()
         crops = [made for path in files for made in crops_of(path)]
         decoded = time.perf_counter()
-        for first in range(0, len(crops), at_once):
-            classifier.classify(crops[first : first + at_once])
+        for part in passes(crops, spec):
+            classifier.classify(part)
         done = time.perf_counter()
         times = {"decode": (decoded - start) / len(files), "forward": (done - decoded) / len(files)}
         print(json.dumps(times), flush=True)

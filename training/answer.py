@@ -12,7 +12,7 @@ from mien.images import RGB, DecodedImage
 from mien.model_folder import Model
 from mien.pipeline import DEFAULT_DETECT_SIZE, DEFAULT_MIN_FACE_SCORE
 from training.crops import read_image
-from worker.classifier import BATCH, open_classifier
+from worker.classifier import open_classifier, passes
 from worker.crops import crop_face, crop_whole
 from worker.face_search import Face, FaceDetector
 
@@ -78,6 +78,6 @@ def answer(model: Model, files: Iterable[Path], *, detect: bool = True, precisio
         else:
             (boxes,) = detector.detect([image], detect_size=DEFAULT_DETECT_SIZE, min_score=DEFAULT_MIN_FACE_SCORE)
             crops = [crop_face(image, box, model.crop, model.input) for box in boxes]
-        rows = [row for i in range(0, len(crops), BATCH) for row in classifier.classify(crops[i : i + BATCH]).tolist()]
+        rows = [row for part in passes(crops, model.input) for row in classifier.classify(part).tolist()]
         faces = (AnsweredFace(box, tuple(row), crop) for box, row, crop in zip(boxes, rows, crops, strict=True))
         yield Answer(path, model.labels, image, tuple(faces), None)

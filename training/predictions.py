@@ -145,7 +145,7 @@ def _require_common_label(model: Model, items: Sequence[Item]) -> None:
 
 
 def classify(classifier: Classifier, crops: Sequence[RGB]) -> Floats:
-    """Probabilities [N, L] of crops, in the worker's batches."""
+    """Probabilities [N, L] of crops, :data:`BATCH` at once on any device."""
     parts = [classifier.classify(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
     probabilities = np.concatenate(parts).astype(np.float64)
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +25,12 @@ PASS_PIXELS = 2 * 224 * 224
 def crops_at_once(spec: InputSpec, most: int = BATCH) -> int:
     """How many crops of this size go through a network at once on the CPU, from 1 to ``most``."""
     return min(most, max(1, PASS_PIXELS // (spec.height * spec.width)))
+
+
+def passes(crops: Sequence[RGB], spec: InputSpec, most: int = BATCH) -> Iterator[Sequence[RGB]]:
+    """Crops in the parts that go through a network on the CPU, one after the other."""
+    at_once = crops_at_once(spec, most)
+    return (crops[first : first + at_once] for first in range(0, len(crops), at_once))
 
 
 class Classifier(Protocol):

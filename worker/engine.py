@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection
 
 from mien.errors import ModelError
@@ -56,17 +57,10 @@ class Inbox:
             while not self._waiting:
                 self._arrived.wait()
             urgent = any(first for _, _, first in self._waiting.values())
-            chosen: list[ImageTask] = []
-            number = -1
-            for ticket, (spec, task, first) in list(self._waiting.items()):
-                if first != urgent or (chosen and spec != number):
-                    continue
-                number = spec
-                chosen.append(task)
-                del self._waiting[ticket]
-                if len(chosen) >= at_once(self._specs[number]):
-                    break
-            return number, self._specs[number], chosen
+            number = next(spec for spec, _, first in self._waiting.values() if first == urgent)
+            fitting = (t for t, (spec, _, first) in self._waiting.items() if (spec, first) == (number, urgent))
+            tickets = list(islice(fitting, at_once(self._specs[number])))
+            return number, self._specs[number], [self._waiting.pop(ticket)[1] for ticket in tickets]
 
     def take_urgent(self, is_loaded: Callable[[EngineSpec], bool]) -> tuple[EngineSpec, ImageTask] | None:
         """An urgent image whose classifier is loaded, without waiting; None if there is none."""

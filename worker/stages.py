@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from mien.faults import fault_point
 from mien.stage_times import Clock, add_lap
-from worker.classifier import Classifier, crops_at_once, open_classifier
+from worker.classifier import Classifier, crops_at_once, open_classifier, passes
 from worker.messages import EngineSpec, ImageResult, ImageTask
 from worker.preparing import Prepared, Preparer
 from worker.probabilities import Floats
@@ -76,11 +76,10 @@ class Stages:
         """The probabilities of each image's faces (faces x labels); crops of several images share a batch."""
         crops = [crop for image in images for crop in image.crops]
         rows: list[Floats] = []
-        at_once = crops_at_once(classifier.model.input, self._batch)
         clock = Clock()
-        for first in range(0, len(crops), at_once):
+        for part in passes(crops, classifier.model.input, self._batch):
             self._sign()
-            rows.extend(classifier.classify(crops[first : first + at_once]))
+            rows.extend(classifier.classify(part))
         worked, waited = (seconds / max(len(crops), 1) for seconds in clock.lap())
         if len(rows) != len(crops):
             raise AssertionError(f"{len(crops)} crops went in and {len(rows)} answers came out")
